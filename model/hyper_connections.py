@@ -1,0 +1,46 @@
+"""Manifold-constrained hyper-connections: the residual as S parallel streams, mixed by doubly stochastic matrices.
+
+Shapes: B, T, S = hc_mult streams, H hidden. Source: reference section 6.1. All weights and mixing in fp32.
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from .config import Config
+from .layers import rms_normalise
+
+
+def _mixing_logits(streams_BTSH: Tensor, fn: Tensor, config: Config) -> Tensor:
+    return F.linear(rms_normalise(streams_BTSH.flatten(2).float(), config.rms_norm_eps), fn.float())
+
+
+def open_block(
+    streams_BTSH: Tensor, fn: Tensor, base: Tensor, scale: Tensor, config: Config
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What a block reads [B, T, H], and how its output and the streams are written back: post [.., S], mix [.., S, S]."""
+    streams, eps = config.hc_mult, config.hc_eps
+    sizes = [streams, streams, streams * streams]
+    pre, post, mix = _mixing_logits(streams_BTSH, fn, config).split(sizes, dim=-1)
+    pre_base, post_base, mix_base = base.float().split(sizes)
+    pre = (pre * scale[0] + pre_base).sigmoid() + eps
+    post = 2 * (post * scale[1] + post_base).sigmoid()
+    mix = (mix * scale[2] + mix_base).unflatten(-1, (streams, streams)).softmax(dim=-1) + eps
+    mix = mix / (mix.sum(dim=-2, keepdim=True) + eps)
+    for _ in range(config.hc_sinkhorn_iters - 1):  # Sinkhorn-Knopp: rows and columns that sum to 1
+        mix = mix / (mix.sum(dim=-1, keepdim=True) + eps)
+        mix = mix / (mix.sum(dim=-2, keepdim=True) + eps)
+    read_BTH = (pre[..., None] * streams_BTSH).sum(dim=2).to(streams_BTSH.dtype)
+    return read_BTH, post.to(streams_BTSH.dtype), mix.to(streams_BTSH.dtype)
+
+
+def close_block(streams_BTSH: Tensor, out_BTH: Tensor, post_BTS: Tensor, mix_BTSS: Tensor) -> Tensor:
+    """The streams after a block: stream k = post[k] * out + sum_j mix[j, k] * stream j."""
+    return post_BTS[..., None] * out_BTH[..., None, :] + mix_BTSS.transpose(-1, -2) @ streams_BTSH
+
+
+def collapse(streams_BTSH: Tensor, fn: Tensor, base: Tensor, scale: Tensor, config: Config) -> Tensor:
+    """The streams as one [B, T, H], before the final norm."""
+    pre = (_mixing_logits(streams_BTSH, fn, config) * scale.float() + base.float()).sigmoid() + config.hc_eps
+    return (pre[..., None] * streams_BTSH).sum(dim=2).to(streams_BTSH.dtype)

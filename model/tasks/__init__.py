@@ -1,0 +1,1 @@
+"""The skills: each task draws an image, poses a question about it and judges an answer. No engine in here."""
