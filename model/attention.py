@@ -187,11 +187,15 @@ class Attention(nn.Module):
         visible_BTE = compressed.numbers_BE[:, None] < finished_BT1
         if scores_BTE is None or visible_BTE.shape[2] <= self.config.index_topk:
             return visible_BTE
-        # A stable sort, not topk: scores are often exactly 0 (ReLU), and equal ones must not depend on the batch.
-        # Of equal ones the latest entry wins, as in the reference.
-        latest_first = scores_BTE.masked_fill(~visible_BTE, float("-inf")).flip(2)
-        ranked = latest_first.sort(dim=2, descending=True, stable=True).indices[..., : self.config.index_topk]
-        best = torch.zeros_like(visible_BTE).scatter(2, visible_BTE.shape[2] - 1 - ranked, True)
+        scores_BTE = scores_BTE.masked_fill(~visible_BTE, float("-inf"))
+        if scores_BTE.shape[1] > 1:
+            best = scores_BTE.topk(self.config.index_topk, dim=2).indices
+        else:
+            # ReLU makes exact ties at 0 common, and topk breaks them by the length of the row. Sequences that decode
+            # together must not depend on each other, so here the latest of equal entries wins.
+            ranked = scores_BTE.flip(2).sort(dim=2, descending=True, stable=True).indices
+            best = visible_BTE.shape[2] - 1 - ranked[..., : self.config.index_topk]
+        best = torch.zeros_like(visible_BTE).scatter(2, best, True)
         return visible_BTE & best
 
     def _attend(self, query_BTAD: Tensor, keys_BKD: Tensor, seen_BTK: Tensor) -> tuple[Tensor, Tensor]:

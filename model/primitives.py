@@ -22,11 +22,12 @@ FRAME_MAX = 999
 _INT16_MAX = 32767
 _ARITY: dict[Kind, int] = {"box": 4, "point": 2}
 
-# A tag may be left open by a response that broke off: it then reaches up to the next tag, </think> or the end.
-_TAG_START = f"(?={REF}|{END_REF}|{BOX}|{END_BOX}|{POINT}|{END_POINT}|{END_THINK}|$)"
+_INSIDE = rf"(?:(?!<｜|{END_THINK}).)*"  # up to the next tag
+_BROKEN = r"[\[\]0-9\s,.-]*"  # what is left of a list whose response broke off before the closing tag
 _PRIMITIVE = re.compile(
-    rf"(?:{REF}(?P<label>(?:(?!<｜).)*?){END_REF}\s*)?"
-    rf"(?:{BOX}(?P<box>.*?)(?:{END_BOX}|{_TAG_START})|{POINT}(?P<point>.*?)(?:{END_POINT}|{_TAG_START}))",
+    rf"(?:{REF}(?P<label>{_INSIDE}){END_REF}\s*)?"
+    rf"(?:(?P<is_box>{BOX})(?:(?P<box>{_INSIDE}){END_BOX}|(?P<broken_box>{_BROKEN}))"
+    rf"|{POINT}(?:(?P<point>{_INSIDE}){END_POINT}|(?P<broken_point>{_BROKEN})))",
     re.DOTALL,
 )
 _ITEM = re.compile(r"\[([^\[\]]*)\]")
@@ -37,8 +38,8 @@ _STRICT = {
     kind: re.compile(rf"\[{item}(?:,{item})*\]")
     for kind, item in ((k, r"\[" + ",".join([_NUMBER] * n) + r"\]") for k, n in _ARITY.items())
 }
+_GAP = "\0"  # where markup was
 _ANY_TAG = re.compile(f"{REF}|{END_REF}|{BOX}|{END_BOX}|{POINT}|{END_POINT}|{THINK}|{END_THINK}")
-_LABEL_SPAN = re.compile(rf"{REF}(.*?){END_REF}", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -72,21 +73,28 @@ def parse(text: str) -> list[Primitive]:
     end_of_reasoning = text.find(END_THINK)
     primitives: list[Primitive] = []
     for group, match in enumerate(_PRIMITIVE.finditer(text)):
-        kind: Kind = "point" if match["box"] is None else "box"
+        kind: Kind = "box" if match["is_box"] else "point"
+        content = match[kind] if match[kind] is not None else match[f"broken_{kind}"]
         part: Part = "reasoning" if match.start() < end_of_reasoning else "answer"
         label = match["label"].strip() if match["label"] is not None else None
-        for item, frame in enumerate(_frames(match[kind], _ARITY[kind])):
+        for item, frame in enumerate(_frames(content, _ARITY[kind])):
             primitives.append(Primitive(kind, label, part, group, item, _clamped(frame), _is_valid(frame)))
     return primitives
 
 
 def strip(text: str) -> str:
     """The text free of markup: coordinate lists and tags gone, labels kept as words, spaces tidied."""
-    text = _PRIMITIVE.sub(lambda match: match["label"] or "", text)
-    text = _ANY_TAG.sub("", _LABEL_SPAN.sub(r"\1", text))
+    text = _closed(_PRIMITIVE.sub(lambda match: f"{_GAP}{match['label'] or ''}{_GAP}", text.replace(_GAP, "")))
+    while _ANY_TAG.search(text):  # again, lest what a removed tag stood between forms another
+        text = _closed(_ANY_TAG.sub(_GAP, text))
     text = re.sub(r"[ \t]+", " ", text)
     text = re.sub(r" ([.,;:!?])", r"\1", text)
     return re.sub(r" ?\n ?", "\n", text).strip()
+
+
+def _closed(text: str) -> str:
+    """Gaps between two words become a space, the others vanish."""
+    return re.sub(rf"(?<=\w){_GAP}+(?=\w)", " ", text).replace(_GAP, "")
 
 
 def format_boxes(label: str | None, boxes: Sequence[Sequence[int]]) -> str:
@@ -154,8 +162,10 @@ def _clamped(frame: tuple[int, ...]) -> tuple[int, ...]:
 def _format(kind: Kind, label: str | None, items: Sequence[Sequence[int]]) -> str:
     frames = [tuple(int(number) for number in item) for item in items]
     wrong = [frame for frame in frames if len(frame) != _ARITY[kind] or not _is_valid(frame)]
-    if wrong or not frames:
-        raise ValueError(f"a {kind} is {_ARITY[kind]} integers 0..{FRAME_MAX} in order, at least one; got {wrong or items}")
+    if not frames:
+        raise ValueError(f"a {kind} tag needs at least one {kind}, got none")
+    if wrong:
+        raise ValueError(f"a {kind} is {_ARITY[kind]} integers 0..{FRAME_MAX}, smaller corner first, got {wrong}")
     if label is not None and (not label.strip() or _ANY_TAG.search(label)):
         raise ValueError(f"a label must be words without tags, got {label!r}")
     opening, closing = (BOX, END_BOX) if kind == "box" else (POINT, END_POINT)

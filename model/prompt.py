@@ -1,6 +1,6 @@
 """The tokenizer and the chat encoding: messages -> the released prompt layout, as text and as token ids.
 
-    BOS system <｜User｜>user<｜Assistant｜>(<think> | </think>)answer EOS <｜User｜>…          no newlines between pieces
+    BOS system <｜User｜>user<｜Assistant｜>(<think> | </think>)answer EOS <｜User｜>…    no newlines between pieces
 
 Every special token is looked up by its content in the checkpoint's tokenizer.json, so the shipped tokenizer and the
 released one (128,000 merges, other ids) serve alike. Text that people write never becomes a special token: a typed
@@ -12,13 +12,15 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 import tokenizers
 
 Mode = Literal["chat", "thinking"]
-Message = Mapping[str, Any]  # {"role", "content"}; content is a text or a list of {"type": "text" | "image_url" | "image"}
+# {"role", "content"}; the content is a text or a list of {"type": "text", "text"} | {"type": "image_url" | "image"}
+Message = Mapping[str, Any]
 
 BOS = "<｜begin▁of▁sentence｜>"
 EOS = "<｜end▁of▁sentence｜>"
@@ -52,7 +54,8 @@ class Tokenizer:
         self._specials = {token["content"]: int(token["id"]) for token in document["added_tokens"]}
         self._full = tokenizers.Tokenizer.from_file(str(path))
         # Without the added tokens no input can produce one, whether or not the file flags them as special.
-        self._plain = tokenizers.Tokenizer.from_str(json.dumps({**document, "added_tokens": [], "post_processor": None}))
+        plain = {**document, "added_tokens": [], "post_processor": None}
+        self._plain = tokenizers.Tokenizer.from_str(json.dumps(plain))
         self.bos_id = self.special_id(BOS)
         self.eos_id = self.special_id(EOS)
         self.user_id = self.special_id(USER)
@@ -65,12 +68,12 @@ class Tokenizer:
         self.point_id, self.end_point_id = self.special_id(POINT), self.special_id(END_POINT)
         self.number_ids = [self.piece_id(str(number)) for number in range(NUMBERS)]
 
-    @property
+    @cached_property
     def vocab_size(self) -> int:
         """One more than the largest token id; a model's embedding may have more rows, never fewer."""
         return max(self._full.get_vocab(with_added_tokens=True).values()) + 1
 
-    @property
+    @cached_property
     def special_ids(self) -> frozenset[int]:
         """Ids of every added token of the file: what ordinary text never contains."""
         return frozenset(self._specials.values())
@@ -88,9 +91,15 @@ class Tokenizer:
             raise ValueError(f"the tokenizer splits {text!r} into {len(ids)} tokens where the grammar needs one")
         return ids[0]
 
-    def piece(self, token_id: int) -> str:
-        """The text of one token, in the vocabulary's spelling (bytes as letters), "" for an id without a token."""
-        return self._full.id_to_token(token_id) or ""
+    def ordinary_tokens(self) -> dict[int, bytes]:
+        """Every token that is not special, by id, as the bytes it stands for."""
+        byte_of = {letter: byte for byte, letter in enumerate(byte_letters())}
+        tokens = {}
+        for piece, token_id in self._full.get_vocab(with_added_tokens=False).items():
+            if token_id not in self.special_ids:
+                letters_only = all(letter in byte_of for letter in piece)
+                tokens[token_id] = bytes(map(byte_of.__getitem__, piece)) if letters_only else piece.encode()
+        return tokens
 
     def encode(self, text: str) -> list[int]:
         """Ids of text that we wrote: special strings in it become special tokens. No BOS is added."""
@@ -132,6 +141,19 @@ class Tokenizer:
         ids = self.encode_messages([{"role": "user", "content": content}], mode)
         cut = ids.index(self.image_id if image else self.user_id) + 1
         return ids[:cut], ids[cut:]
+
+
+def byte_letters() -> list[str]:
+    """The printable letter that stands for each byte in a byte-level vocabulary: GPT-2's table."""
+    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    letters, moved = [], 0
+    for byte in range(256):
+        if byte in printable:
+            letters.append(chr(byte))
+        else:
+            letters.append(chr(256 + moved))
+            moved += 1
+    return letters
 
 
 def render(messages: Sequence[Message], mode: Mode) -> str:
@@ -202,6 +224,7 @@ def _text(content: object, role: str) -> str:
     """The text blocks of a message that takes no images, joined by blank lines into one text."""
     if isinstance(content, str):
         return content
-    if isinstance(content, Sequence) and all(isinstance(b, Mapping) and isinstance(b.get("text"), str) for b in content):
-        return BLOCK_JOINT.join(block["text"] for block in content)
+    blocks: Sequence[Any] = content if isinstance(content, Sequence) else [None]
+    if all(isinstance(block, Mapping) and isinstance(block.get("text"), str) for block in blocks):
+        return BLOCK_JOINT.join(block["text"] for block in blocks)
     raise ValueError(f"the {role}'s content must be a text or a list of text blocks, got {content!r}")

@@ -14,12 +14,11 @@ Numbers are 0..999 of the image's width and height. The short answers, by kind o
 
 Splits never meet: the generator of a case comes from (split, seed). The test split also keeps its layouts to itself:
 training and validation place things freely or in a row, test places them on a grid, a circle, a diagonal or in a
-cluster (`scenes.TRAINING_LAYOUTS`, `scenes.HELD_OUT_LAYOUTS`).
+cluster (`layouts.TRAINING_LAYOUTS`, `layouts.HELD_OUT_LAYOUTS`).
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -29,16 +28,18 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from model.tasks.scenes import COLORS, HELD_OUT_LAYOUTS, SHAPES, SIZES, TRAINING_LAYOUTS, Box, Scene, Thing, draw
+from model.primitives import FRAME_MAX, format_boxes, parse, well_formed
+from model.prompt import END_REF, END_THINK, REF
+from model.tasks.layouts import HELD_OUT_LAYOUTS, TRAINING_LAYOUTS
+from model.tasks.matching import Box, mean_iou
+from model.tasks.scenes import COLORS, SHAPES, SIZES, Scene, Thing, draw
 
 Kind = Literal["count", "locate", "exists", "list"]
 Split = Literal["train", "validation", "test"]
 KINDS: tuple[Kind, ...] = ("count", "locate", "exists", "list")
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
-END_OF_THINKING = "</think>"
 NOTHING = "none"  # stands where the boxes would, and is the answer to "locate", when nothing was asked for
-FRAME = 999  # the largest coordinate of a primitive
 
 _TEMPLATES: dict[Kind, tuple[str, ...]] = {
     "count": (
@@ -72,7 +73,7 @@ _HARD_SHARE = 0.75  # of the absent labels: share as many attributes with the sc
 
 @dataclass(frozen=True)
 class Case:
-    """A question about an image and what is true. `targets` index `things`, left to right; `label` is in the singular."""
+    """A question about an image and the truth. `targets` index `things`, left to right; `label` is in the singular."""
 
     image: Image.Image
     question: str
@@ -131,7 +132,7 @@ def pose(
 ) -> Case:
     """Ask one question of one of the kinds (all by default). `present_only`: about something that is on the image."""
     kinds = KINDS if kinds is None else kinds
-    if not kinds or (unknown := set(kinds) - set(KINDS)):
+    if not kinds or set(kinds) - set(KINDS):
         raise ValueError(f"kinds must be some of {KINDS}, got {tuple(kinds)}")
     if present_only and not scene.things:
         raise ValueError("an empty scene shows nothing to ask about: draw at least one thing or drop present_only")
@@ -181,12 +182,13 @@ def _tally(scene: Scene, attributes: tuple[str, ...]) -> dict[tuple[str, ...], i
 
 
 def _present_label(scene: Scene, rng: np.random.Generator, kind: Kind) -> _Label:
-    """A label that selects something. Where the number matters each number that occurs is as likely as another."""
+    """A label that selects something. Where the number matters, larger ones are preferred."""
     coarse = 0 if kind == "count" else 1  # "is there a thing?" and "find the things." ask nothing
     tallies = {level: _tally(scene, _LEVELS[level]) for level in range(coarse, len(_LEVELS))}
     if kind != "exists":
-        numbers = sorted({number for level in tallies if level for number in tallies[level].values()})
-        wanted = numbers[int(rng.integers(len(numbers)))]
+        numbers = sorted({number for level, tally in tallies.items() if level for number in tally.values()})
+        # In proportion to the number: most labels of most scenes select one thing, and 1 must not be a safe guess.
+        wanted = numbers[_pick(rng, numbers)]
         tallies = {
             level: chosen
             for level, tally in tallies.items()
@@ -199,23 +201,35 @@ def _present_label(scene: Scene, rng: np.random.Generator, kind: Kind) -> _Label
 
 def _absent_label(scene: Scene, rng: np.random.Generator) -> _Label:
     """A label that selects nothing, mostly one whose words are true of things on the scene, but never together."""
-    level = _pick_level(rng, list(range(1, len(_LEVELS))))
-    attributes = _LEVELS[level]
-    present = _tally(scene, attributes)
-    options = [values for values in _combinations(attributes) if values not in present]
-    if not options:  # more kinds of things than values: all colours are there, for one
-        return _absent_label(scene, rng)
+    absent: dict[int, list[tuple[str, ...]]] = {}
+    for level, attributes in enumerate(_LEVELS):
+        present = _tally(scene, attributes)
+        absent[level] = [values for values in _combinations(attributes) if values not in present]
+    absent = {level: options for level, options in absent.items() if options}
+    level = _pick_level(rng, list(absent))
+    attributes, options = _LEVELS[level], absent[level]
     if rng.random() < _HARD_SHARE:
-        seen = [{getattr(thing, name) for thing in scene.things} for name in attributes]
-        shared = [sum(value in s for value, s in zip(values, seen, strict=True)) for values in options]
+        # A shared size alone makes no near miss.
+        weight = {"size": 1, "color": 2, "shape": 2}
+        seen = [(weight[name], {getattr(thing, name) for thing in scene.things}) for name in attributes]
+        shared = [sum(w for value, (w, s) in zip(values, seen, strict=True) if value in s) for values in options]
         most = max(shared)
         options = [values for values, number in zip(options, shared, strict=True) if number == most]
     return attributes, options[int(rng.integers(len(options)))]
 
 
 def _pick_level(rng: np.random.Generator, levels: list[int]) -> int:
-    weights = np.array([_LEVEL_WEIGHTS[level] for level in levels])
-    return levels[int(np.searchsorted(np.cumsum(weights), rng.random() * weights.sum(), side="right"))]
+    return levels[_pick(rng, [_LEVEL_WEIGHTS[level] for level in levels])]
+
+
+def _pick(rng: np.random.Generator, weights: Sequence[float]) -> int:
+    """An index, in proportion to its weight."""
+    rest = rng.random() * sum(weights)
+    for i, weight in enumerate(weights):
+        rest -= weight
+        if rest < 0:
+            return i
+    return len(weights) - 1
 
 
 @cache
@@ -229,74 +243,41 @@ def _combinations(attributes: tuple[str, ...]) -> list[tuple[str, ...]]:
 def response(case: Case) -> str:
     """Thinking in primitives, the end of thinking, and the answer."""
     width, height = case.image.size
-    found = ",".join(frame_box(case.things[i].box, width, height) for i in case.targets)
-    boxes = f"<｜box｜>[{found}]<｜/box｜>" if found else NOTHING
-    return f"<｜ref｜>{case.label}<｜/ref｜>{boxes}{END_OF_THINKING}{case.answer}"
+    boxes = [frame_box(case.things[i].box, width, height) for i in case.targets]
+    thinking = format_boxes(case.label, boxes) if boxes else f"{REF}{case.label}{END_REF}{NOTHING}"
+    return f"{thinking}{END_THINK}{case.answer}"
 
 
-def frame_box(box: Box, width: int, height: int) -> str:
-    """A box in pixels as "[x1,y1,x2,y2]" in the frame 0..999 of a width x height image."""
+def frame_box(box: Box, width: int, height: int) -> tuple[int, int, int, int]:
+    """A box in pixels of a width x height image, in the frame 0..999."""
     x1, y1, x2, y2 = box
-    numbers = (x1 / width, y1 / height, x2 / width, y2 / height)
-    return "[" + ",".join(str(min(FRAME, max(0, round(number * FRAME)))) for number in numbers) + "]"
+    return (
+        round(x1 / width * FRAME_MAX),
+        round(y1 / height * FRAME_MAX),
+        round(x2 / width * FRAME_MAX),
+        round(y2 / height * FRAME_MAX),
+    )
 
 
 # ---- judging
 
-_BOX_ITEM = r"\[\d{1,3},\d{1,3},\d{1,3},\d{1,3}\]"
-_BOX_TAG = re.compile(rf"<｜box｜>\[({_BOX_ITEM}(?:,{_BOX_ITEM})*)\]<｜/box｜>")
-_THINKING = re.compile(rf"(?:<｜ref｜>[^<>｜]+<｜/ref｜>(?:{_BOX_TAG.pattern}|{NOTHING}))*")
-_EXACT_MATCHING_UP_TO = 8
-
 
 def judge(case: Case, response_text: str) -> Judgement:
-    """Score a response: the answer word for word, the boxes one to one, and whether every primitive is well formed."""
-    thinking, end, answer = response_text.partition(END_OF_THINKING)
-    well_formed = bool(end) and "｜" not in answer and _THINKING.fullmatch(thinking.strip()) is not None
+    """Score a response: the answer after </think> word for word, its boxes one to one, and the form of its primitives.
+
+    A response that never ends its thinking has no answer, so is never exact; its boxes count all the same.
+    """
+    _, end, answer = response_text.partition(END_THINK)
     width, height = case.image.size
+    scale = (width / FRAME_MAX, height / FRAME_MAX)
     predicted: list[Box] = []
-    for tag in _BOX_TAG.finditer(thinking):
-        for item in re.findall(_BOX_ITEM, tag[1]):
-            x1, y1, x2, y2 = (int(number) / FRAME for number in item[1:-1].split(","))
-            predicted.append((x1 * width, y1 * height, x2 * width, y2 * height))
-    targets = [case.things[i].box for i in case.targets]
-    due = max(len(predicted), len(targets))
-    mean_iou = _matched_iou(predicted, targets) / due if due else None
-    return Judgement(bool(end) and answer.strip() == case.answer, mean_iou, well_formed, len(predicted))
-
-
-def iou(a: Box, b: Box) -> float:
-    """Intersection over union; a box with no area, or turned inside out, overlaps nothing."""
-    overlap = max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
-    union = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - overlap
-    return overlap / union if overlap > 0 and union > 0 else 0.0
-
-
-def _matched_iou(left: list[Box], right: list[Box]) -> float:
-    """The largest sum of IoUs over one-to-one matchings; greedy where the exact search would take long."""
-    few, many = sorted((left, right), key=len)
-    table = [[iou(a, b) for b in few] for a in many]
-    if len(few) > _EXACT_MATCHING_UP_TO:
-        return _greedy_iou(table)
-    best = {0: 0.0}  # set of matched `few`, as bits -> best sum so far
-    for row in table:
-        grown = dict(best)
-        for taken, total in best.items():
-            for j, value in enumerate(row):
-                if value > 0 and not taken >> j & 1:
-                    grown[taken | 1 << j] = max(grown.get(taken | 1 << j, 0.0), total + value)
-        best = grown
-    return max(best.values())
-
-
-def _greedy_iou(table: list[list[float]]) -> float:
-    pairs = sorted(((value, i, j) for i, row in enumerate(table) for j, value in enumerate(row)), reverse=True)
-    rows: set[int] = set()
-    columns: set[int] = set()
-    total = 0.0
-    for value, i, j in pairs:
-        if i not in rows and j not in columns:
-            rows.add(i)
-            columns.add(j)
-            total += value
-    return total
+    for primitive in parse(response_text):
+        if primitive.kind == "box":
+            x1, y1, x2, y2 = primitive.frame
+            predicted.append((x1 * scale[0], y1 * scale[1], x2 * scale[0], y2 * scale[1]))
+    return Judgement(
+        exact=bool(end) and answer.strip() == case.answer,
+        mean_iou=mean_iou(predicted, [case.things[i].box for i in case.targets]),
+        well_formed=well_formed(response_text),
+        predicted=len(predicted),
+    )

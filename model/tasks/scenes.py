@@ -7,24 +7,21 @@ All coordinates are pixels of the scene's image, x to the right, y down, continu
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageDraw
 
+from model.tasks.layouts import LAYOUTS, TRAINING_LAYOUTS, Corners, Extent, Points, place
+from model.tasks.matching import Box
+
 SHAPES = ("circle", "square", "triangle", "star", "diamond", "heart", "cross", "ring")
 COLORS = ("red", "orange", "yellow", "green", "cyan", "blue", "purple", "pink")
 SIZES = ("small", "large")
 
-# How the things of a scene are arranged. The test split's families never appear in training (see `counting`).
-TRAINING_LAYOUTS = ("uniform", "row")
-HELD_OUT_LAYOUTS = ("grid", "circle", "diagonal", "cluster")
-
-Box = tuple[float, float, float, float]
-Points = NDArray[np.float64]  # [n, 2] as x, y
-_Size = tuple[float, float]  # width, height
+Floats = NDArray[np.float64]
 
 _RGB = {
     "red": (214, 34, 38), "orange": (246, 138, 24), "yellow": (246, 218, 44), "green": (38, 156, 58),
@@ -35,7 +32,6 @@ _SIDE = {"small": (0.14, 0.19), "large": (0.25, 0.33)}  # longer side of the tig
 # Degrees to either side. A square turned further would pass for a diamond, a cross for an x.
 _MAX_TURN = {"square": 10.0, "triangle": 22.0, "star": 36.0, "diamond": 8.0, "heart": 20.0, "cross": 12.0}
 _SUPERSAMPLING = 3
-_CANDIDATES = 48  # positions tried for one thing before a free placement gives up
 _OUTLINE_SHARE = 0.3
 
 
@@ -59,13 +55,13 @@ class Scene:
 
 @dataclass(frozen=True)
 class Figure:
-    """A thing before it has a place: its contours with the tight extent's corner at (0, 0); a second contour is a hole."""
+    """A thing before it has a place: contours from its tight extent's corner at (0, 0); a second contour is a hole."""
 
     shape: str
     color: str
     size: str
     contours: tuple[Points, ...]
-    extent: _Size
+    extent: Extent
 
 
 def draw(
@@ -85,17 +81,21 @@ def draw(
         raise ValueError(f"count must be (low, high) with 0 <= low <= high, got {count}")
     if min(width, height) < 32:
         raise ValueError(f"a scene must be at least 32 pixels on each side, got {width}x{height}")
-    if not layouts or (unknown := set(layouts) - set(_LAYOUTS)):
-        raise ValueError(f"layouts must be some of {tuple(_LAYOUTS)}, got {layouts}")
+    if not layouts or set(layouts) - set(LAYOUTS):
+        raise ValueError(f"layouts must be some of {tuple(LAYOUTS)}, got {layouts}")
     wished = _choose_kinds(rng, int(rng.integers(count[0], count[1] + 1)))
     side = min(width, height)
     figures = [make_figure(rng, shape, color, size, side) for shape, color, size in wished]
     image = _background(rng, width, height)
     outlined = rng.random() < _OUTLINE_SHARE
     things = []
-    for figure, (x, y) in _arrange(rng, figures, width, height, layouts):
-        stamp(image, figure, x, y, _jitter(rng, figure.color), _outline_color(rng, figure.color) if outlined else None)
-        things.append(Thing(figure.shape, figure.color, figure.size, (x, y, x + figure.extent[0], y + figure.extent[1])))
+    order = [layouts[i] for i in rng.permutation(len(layouts))]
+    figures, corners = _fit(rng, figures, width, height, order)
+    for figure, (x, y) in zip(figures, corners, strict=True):
+        outline = _outline_color(rng, figure.color) if outlined else None
+        stamp(image, figure, x, y, _jitter(rng, figure.color), outline)
+        box = (x, y, x + figure.extent[0], y + figure.extent[1])
+        things.append(Thing(figure.shape, figure.color, figure.size, box))
     return Scene(image, tuple(sorted(things, key=lambda thing: thing.box)))
 
 
@@ -122,7 +122,7 @@ def _choose_kinds(rng: np.random.Generator, n: int) -> list[tuple[str, str, str]
 def _unit_contours() -> dict[str, tuple[Points, ...]]:
     """The shapes' contours around the origin, at any scale; `make_figure` scales them."""
 
-    def around(angles: NDArray[np.float64], radii: float | NDArray[np.float64] = 1.0) -> Points:
+    def around(angles: NDArray[Any], radii: float | Floats = 1.0) -> Points:
         return np.stack([radii * np.sin(angles), -radii * np.cos(angles)], axis=1)
 
     circle = around(np.arange(48) * (math.tau / 48))
@@ -149,7 +149,7 @@ _CONTOURS = _unit_contours()
 
 
 def make_figure(rng: np.random.Generator, shape: str, color: str, size: str, image_side: int) -> Figure:
-    """A figure whose longer side fits `size` on an image whose shorter side is `image_side`, perhaps slightly turned."""
+    """A figure whose longer side fits `size` on an image whose shorter side is `image_side`; perhaps turned."""
     contours = _CONTOURS[shape]
     if shape in _MAX_TURN and rng.random() < 0.6:
         angle = math.radians(rng.uniform(-_MAX_TURN[shape], _MAX_TURN[shape]))
@@ -163,168 +163,28 @@ def make_figure(rng: np.random.Generator, shape: str, color: str, size: str, ima
     )
 
 
-# ---- where
-
-
-def _arrange(
-    rng: np.random.Generator, figures: list[Figure], width: int, height: int, layouts: tuple[str, ...]
-) -> list[tuple[Figure, tuple[float, float]]]:
-    """Give each figure a corner, in the first layout (in random order) where all fit; shrink or drop until they do."""
-    margin = max(2.0, 0.015 * min(width, height))
-    order = [layouts[i] for i in rng.permutation(len(layouts))]
-    figures = list(figures)
-    while figures:
-        extents = [figure.extent for figure in figures]
-        for name in order:
-            corners = _LAYOUTS[name](rng, extents, width, height, margin)
-            if corners is not None and _apart(corners, extents, width, height, margin):
-                return list(zip(figures, corners, strict=True))
-        large = [i for i, figure in enumerate(figures) if figure.size == "large"]
-        if large:
-            old = figures[large[0]]
-            figures[large[0]] = make_figure(rng, old.shape, old.color, "small", min(width, height))
+def _fit(
+    rng: np.random.Generator, figures: list[Figure], width: int, height: int, layouts: list[str]
+) -> tuple[list[Figure], Corners]:
+    """The figures that can be placed, and their corners: large ones become small, then some are left out."""
+    retries = 3
+    while (corners := place(rng, [figure.extent for figure in figures], width, height, layouts)) is None:
+        large = next((i for i, figure in enumerate(figures) if figure.size == "large"), None)
+        if large is not None:
+            old = figures[large]
+            figures[large] = make_figure(rng, old.shape, old.color, "small", min(width, height))
+        elif retries:
+            retries -= 1
         else:
-            figures.pop()
-    return []
-
-
-Corners = list[tuple[float, float]]
-_Layout = Callable[[np.random.Generator, Sequence[_Size], int, int, float], Corners | None]
-
-
-def _apart(corners: Corners, extents: Sequence[_Size], width: int, height: int, margin: float) -> bool:
-    """Whether all boxes lie inside the image and no two come nearer than the margin."""
-    boxes = [(x, y, x + w, y + h) for (x, y), (w, h) in zip(corners, extents, strict=True)]
-    if any(x1 < 0 or y1 < 0 or x2 > width or y2 > height for x1, y1, x2, y2 in boxes):
-        return False
-    return all(
-        a[0] >= b[2] + margin or b[0] >= a[2] + margin or a[1] >= b[3] + margin or b[1] >= a[3] + margin
-        for i, a in enumerate(boxes)
-        for b in boxes[:i]
-    )
-
-
-def _first_free(
-    candidates: Points, extent: _Size, placed: list[Box], margin: float
-) -> tuple[float, float] | None:
-    """The first candidate corner whose box keeps the margin to every placed box."""
-    free = np.ones(len(candidates), dtype=bool)
-    for x1, y1, x2, y2 in placed:
-        free &= (
-            (candidates[:, 0] >= x2 + margin)
-            | (candidates[:, 0] + extent[0] + margin <= x1)
-            | (candidates[:, 1] >= y2 + margin)
-            | (candidates[:, 1] + extent[1] + margin <= y1)
-        )
-    first = int(free.argmax())
-    return (float(candidates[first, 0]), float(candidates[first, 1])) if free[first] else None
-
-
-def _scatter(
-    extents: Sequence[_Size], margin: float, candidates: Callable[[_Size], Points]
-) -> Corners | None:
-    """Place one after the other, each at its first free candidate."""
-    placed: list[Box] = []
-    for extent in extents:
-        corner = _first_free(candidates(extent), extent, placed, margin)
-        if corner is None:
-            return None
-        placed.append((*corner, corner[0] + extent[0], corner[1] + extent[1]))
-    return [(x1, y1) for x1, y1, _, _ in placed]
-
-
-def _uniform(
-    rng: np.random.Generator, extents: Sequence[_Size], width: int, height: int, margin: float
-) -> Corners | None:
-    def candidates(extent: _Size) -> Points:
-        return rng.random((_CANDIDATES, 2)) * (width - extent[0], height - extent[1])
-
-    return _scatter(extents, margin, candidates)
-
-
-def _cluster(
-    rng: np.random.Generator, extents: Sequence[_Size], width: int, height: int, margin: float
-) -> Corners | None:
-    center = rng.uniform(0.2, 0.8, size=2) * (width, height)
-    spread = np.linspace(0.05, 0.5, _CANDIDATES)[:, None] * min(width, height)  # near first, then further out
-
-    def candidates(extent: _Size) -> Points:
-        corners = center + rng.standard_normal((_CANDIDATES, 2)) * spread - np.array(extent) / 2
-        return np.clip(corners, 0, (width - extent[0], height - extent[1]))
-
-    return _scatter(extents, margin, candidates)
-
-
-def _row(
-    rng: np.random.Generator, extents: Sequence[_Size], width: int, height: int, margin: float
-) -> Corners | None:
-    spare = width - sum(w for w, _ in extents) - margin * (len(extents) - 1)
-    if spare < 0:
-        return None
-    gaps = rng.dirichlet(np.ones(len(extents) + 1)) * spare
-    tallest = max(h for _, h in extents)
-    middle = rng.uniform(tallest / 2, height - tallest / 2)
-    corners, x = [], 0.0
-    for (w, h), gap in zip(extents, gaps, strict=False):
-        x += gap
-        corners.append((float(x), float(middle - h / 2)))
-        x += w + margin
-    return corners
-
-
-def _around(centers: Points, extents: Sequence[_Size], width: int, height: int) -> Corners:
-    """Corners of boxes centred on the given points, pushed inside the image."""
-    size = np.array(extents)
-    corners = np.clip(centers - size / 2, 0, np.array([width, height]) - size)
-    return [(float(x), float(y)) for x, y in corners]
-
-
-def _grid(
-    rng: np.random.Generator, extents: Sequence[_Size], width: int, height: int, margin: float
-) -> Corners | None:
-    n = len(extents)
-    columns = max(1, min(n, round(math.sqrt(n * width / height)) + int(rng.integers(0, 2))))
-    rows = math.ceil(n / columns)
-    cells = rng.permutation(columns * rows)[:n]
-    cell = np.array([width / columns, height / rows])
-    centers = (np.stack([cells % columns, cells // columns], axis=1) + 0.5) * cell
-    return _around(centers + rng.uniform(-0.04, 0.04, size=(n, 2)) * cell, extents, width, height)
-
-
-def _circle(
-    rng: np.random.Generator, extents: Sequence[_Size], width: int, height: int, margin: float
-) -> Corners | None:
-    n = len(extents)
-    angles = rng.uniform(0, math.tau) + np.arange(n) * (math.tau / n)
-    reach = rng.uniform(0.3, 0.4) * np.array([width, height])
-    centers = np.stack([np.cos(angles), np.sin(angles)], axis=1) * reach + np.array([width, height]) / 2
-    return _around(centers, extents, width, height)
-
-
-def _diagonal(
-    rng: np.random.Generator, extents: Sequence[_Size], width: int, height: int, margin: float
-) -> Corners | None:
-    n = len(extents)
-    along = (np.arange(n) + 0.5) / n + rng.uniform(-0.03, 0.03, size=n)
-    down = along if rng.random() < 0.5 else 1 - along
-    return _around(np.stack([along * width, down * height], axis=1), extents, width, height)
-
-
-_LAYOUTS: dict[str, _Layout] = {
-    "uniform": _uniform,
-    "row": _row,
-    "grid": _grid,
-    "circle": _circle,
-    "diagonal": _diagonal,
-    "cluster": _cluster,
-}
+            figures = figures[:-1]
+    return figures, corners
 
 
 # ---- pixels
 
 
-def _rgb(levels: NDArray[np.float64]) -> tuple[int, int, int]:
-    r, g, b = (int(level) for level in np.clip(np.rint(levels), 0, 255))
+def _rgb(levels: Floats) -> tuple[int, int, int]:
+    r, g, b = (min(255, max(0, round(level))) for level in levels.tolist())
     return r, g, b
 
 
@@ -351,7 +211,7 @@ def stamp(
     offset = np.array([x - left, y - top])
     # Pillow's polygons include the pixels of their vertices: half a pixel back makes both ends fair.
     paths = [
-        [(int(px), int(py)) for px, py in np.rint((contour + offset) * _SUPERSAMPLING - 0.5)]
+        [(px, py) for px, py in np.rint((contour + offset) * _SUPERSAMPLING - 0.5).astype(np.int64).tolist()]
         for contour in figure.contours
     ]
     mask = Image.new("L", (width * _SUPERSAMPLING, height * _SUPERSAMPLING))
@@ -392,17 +252,20 @@ def _background(rng: np.random.Generator, width: int, height: int) -> Image.Imag
 
 def _gradient(rng: np.random.Generator, width: int, height: int) -> Image.Image:
     angle = rng.uniform(0, math.tau)
-    ramp = np.cos(angle) * np.linspace(-1, 1, width)[None, :] + np.sin(angle) * np.linspace(-1, 1, height)[:, None]
-    ramp = (ramp - ramp.min()) * (255 / (ramp.max() - ramp.min()))
+    across = np.linspace(-1, 1, width, dtype=np.float32) * math.cos(angle)
+    down = np.linspace(-1, 1, height, dtype=np.float32) * math.sin(angle)
+    reach = abs(math.cos(angle)) + abs(math.sin(angle))
+    ramp = (across[None, :] + down[:, None]) * (127.5 / reach) + 127.5
     return Image.fromarray(ramp.astype(np.uint8))
 
 
 def _bands(rng: np.random.Generator, width: int, height: int, *, checker: bool) -> Image.Image:
     period = rng.uniform(0.06, 0.25) * min(width, height)
-    columns = ((np.arange(width) + rng.uniform(0, period)) // period).astype(np.int64)[None, :]
-    rows = ((np.arange(height) + rng.uniform(0, period)) // period).astype(np.int64)[:, None]
+    columns = (np.arange(width) + rng.uniform(0, period)) // period % 2 == 1
+    rows = (np.arange(height) + rng.uniform(0, period)) // period % 2 == 1
     if checker:
-        cells = columns + rows
+        cells = columns[None, :] ^ rows[:, None]
     else:
-        cells = np.broadcast_to(columns if rng.random() < 0.5 else rows, (height, width))
-    return Image.fromarray(((cells % 2) * 255).astype(np.uint8))
+        upright = rng.random() < 0.5
+        cells = np.broadcast_to(columns[None, :] if upright else rows[:, None], (height, width))
+    return Image.fromarray(cells.astype(np.uint8) * np.uint8(255))

@@ -17,6 +17,8 @@ from pathlib import Path
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 
+from model.prompt import byte_letters
+
 SPECIAL_HEAD = ("<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>", "<｜▁pad▁｜>")  # ids 0, 1, 2, as released
 TASK_NAMES = ("action", "query", "authority", "domain", "title", "read_url")
 PRIMITIVE_NAMES = ("ref", "box", "point", "polygon")
@@ -41,26 +43,26 @@ TEXT_PATTERN = r"[^\r\n\p{L}\p{P}\p{S}\p{N}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+|[\r\n
 WORDS = """
 a about above absent all an and answer any anything anywhere appear appears are around as at behind below beside
 between big black blue bottom box boxes brown but by can cannot centre cheapest circle circles color colors colour
-coloured colours contain contains count counted counting cross crosses cyan diamond diamonds different does down each
-eight empty end every everything exactly exist exit far find five for found four from gray green grey has have heart
-hearts here hexagon hexagons higher how i image in into is it item items just label large larger last leads least left
-less line list locate location look lower many mark marked maze middle more most name nearest next nine no none not
-nothing number object objects of on one only or orange other out oval ovals pair path pentagon pentagons photo picture
-pink place please point position positions present price purple reach read rectangle rectangles red right ring rings
-row same scene see seven shape shapes shelf show shown side sides single six size small smaller some spot square
-squares star stars start step tell ten text than that the them then there these they thing things this three tiny to
-top total touch triangle triangles turn two under up us very visible wall was way we what where which white with word
-yellow yes you zero
+coloured colours contain contains count counted counting cross crosses cyan diamond diamonds different do does down
+each eight empty end every everything exactly exist exit far find five for found four from gray green grey has have
+heart hearts here hexagon hexagons higher how i image in into is it item items just label large larger last leads
+least left less line list locate location look lower many mark marked maze me middle more most name nearest next nine
+no none not nothing number object objects of on one only or orange other out oval ovals pair path pentagon pentagons
+photo picture pink place please point position positions present price purple reach read rectangle rectangles red
+right ring rings row same scene see seven shape shapes shelf show shown side sides single six size small smaller some
+spot square squares star stars start step tell ten text than that the them then there these they thing things this
+three tiny to top total touch triangle triangles turn two under up us very visible wall was way we what where which
+white with word yellow yes you zero
 """
 CAPITALISED = """
-A Any Are Can Count Do Does Find First Follow Give Here How I In Is It List Locate Mark No None Nothing One Please
-Point Read See Show Tell The Then There They This Two What Where Which Yes
+A All Any Are Can Count Do Does Find First Follow Give Here How I In Is It List Locate Mark No None Nothing Number One
+Please Point Read See Show Tell The Then There They This Two What Where Which Yes
 """
 
 
 def build() -> Tokenizer:
     """The tokenizer: 3 specials, 256 bytes, numbers, marks, words, the other specials, in order of id."""
-    letters = _byte_letters()
+    letters = byte_letters()
     vocab: dict[str, int] = {}
     for token in (*SPECIAL_HEAD, *(letters[byte] for byte in range(256))):
         vocab[token] = len(vocab)
@@ -85,19 +87,6 @@ def save(folder: Path) -> Path:
     path = folder / "tokenizer.json"
     path.write_text(build().to_str(pretty=False) + "\n", encoding="utf-8")
     return path
-
-
-def _byte_letters() -> list[str]:
-    """The printable letter that stands for each byte: GPT-2's table, which the ByteLevel pre-tokenizer uses."""
-    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
-    letters, moved = [], 0
-    for byte in range(256):
-        if byte in printable:
-            letters.append(chr(byte))
-        else:
-            letters.append(chr(256 + moved))
-            moved += 1
-    return letters
 
 
 def _number_merges() -> list[tuple[str, str]]:

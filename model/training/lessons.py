@@ -1,0 +1,147 @@
+"""Lessons: what is drawn and asked, in which order, and the batches made of it.
+
+Shapes: B images of one geometry, Q questions an image, N patches, P prompt tokens up to and with the image span,
+T tokens of a question and its response.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset
+
+from ..config import Config
+from ..image import Geometry, TokenType, plan, span, to_patches
+from ..prompt import Tokenizer
+from ..tasks import counting
+from ..tasks.scenes import draw
+from .dense import DenseTargets, describe, patch_targets
+
+IGNORE = -100  # label of a token that is not learnt
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """One stretch of training. `canvases` are sizes (width, height) in pixels to draw at; each batch takes one."""
+
+    name: str
+    steps: int
+    batch: int
+    count: tuple[int, int]
+    questions: int = 0  # 0: the vision tower alone, on dense targets
+    kinds: tuple[counting.Kind, ...] = counting.KINDS
+    canvases: tuple[tuple[int, int], ...] = ((168, 168),)
+    present_only: bool = False
+    guidance: float = 1.0  # weight of the loss that shows the answer's tokens where to look
+    dense: float = 1.0
+    peak_lr: float = 1e-3
+    final_lr: float = 1e-3
+    sparse: bool = True  # the indexer drops entries as in use; before it has learnt to rank, let all be seen
+
+
+@dataclass(frozen=True)
+class Batch:
+    geometry: Geometry
+    patches_BN: Tensor  # [B, N, 3, P, P]
+    patch_targets: DenseTargets
+    cell_targets: DenseTargets  # cells in the order of the span's IMAGE slots
+    prefix_ids_P: Tensor
+    slots_C: Tensor  # prompt positions of the IMAGE slots
+    tail_ids_MT: Tensor  # M = B * Q rows, padded at the end
+    labels_MT: Tensor  # the next token where it belongs to the response, IGNORE elsewhere
+    look_MT: Tensor  # prompt position of the cell that the next token is about, -1 where there is none
+
+
+class Lectures(IterableDataset[Batch]):
+    """An endless stream of batches of one lesson, deterministic in `seed`."""
+
+    def __init__(self, lesson: Lesson, config: Config, tokenizer_path: str, seed: int) -> None:
+        self.lesson, self.config, self.tokenizer_path, self.seed = lesson, config, tokenizer_path, seed
+
+    def __iter__(self) -> Iterator[Batch]:
+        torch.set_num_threads(1)
+        tokenizer = Tokenizer(self.tokenizer_path)
+        number = self.seed
+        while True:
+            rng = counting.scene_rng(number, "train")
+            yield make_batch(self.lesson, self.config, tokenizer, rng)
+            number += 1
+
+
+def batches(lesson: Lesson, config: Config, tokenizer_path: str, seed: int) -> Iterator[Batch]:
+    """Batches drawn in a process of their own, a few ahead of need."""
+    lectures = Lectures(lesson, config, tokenizer_path, seed)
+    return iter(DataLoader(lectures, batch_size=None, num_workers=1, prefetch_factor=4))
+
+
+def make_batch(lesson: Lesson, config: Config, tokenizer: Tokenizer, rng: np.random.Generator) -> Batch:
+    """Draw one batch and pose its questions."""
+    width, height = lesson.canvases[int(rng.integers(len(lesson.canvases)))]
+    geometry = plan(width, height, config)
+    scenes = [draw(rng, width=width, height=height, count=lesson.count) for _ in range(lesson.batch)]
+    patches = torch.stack([to_patches(scene.image, geometry, config) for scene in scenes])
+    described = [describe(scene.things) for scene in scenes]
+    classes = [kinds for kinds, _ in described]
+    left, top, content_width, content_height = geometry.content
+    scale = np.array([content_width / width, content_height / height] * 2, dtype=np.float32)
+    pixels = [boxes * scale + np.array([left, top] * 2, dtype=np.float32) for _, boxes in described]  # of the canvas
+
+    patch = config.vision_patch_size
+    cell = patch * config.vision_downsample_ratio
+    patch_extent = np.array([geometry.patch_columns, geometry.patch_rows] * 2, dtype=np.float32) * patch
+    cell_extent = np.array([geometry.columns, geometry.rows] * 2, dtype=np.float32) * cell
+    on_patches = patch_targets(
+        classes, [boxes / patch_extent for boxes in pixels], geometry.patch_rows, geometry.patch_columns, False
+    )
+    on_cells = patch_targets(classes, [boxes / cell_extent for boxes in pixels], geometry.rows, geometry.columns, True)
+
+    prefix, _ = tokenizer.encode_question("")
+    layout = span(geometry.rows, geometry.columns, len(prefix) - 1)
+    prefix_ids = prefix[:-1] + [config.vocab_size + kind for kind in layout.types]
+    slots = [at for at, token in enumerate(prefix_ids) if token == config.vocab_size + TokenType.IMAGE]
+    slot_of_cell = {row: slots[index] for index, row in enumerate(layout.order)}
+    rows = []
+    for scene, boxes in zip(scenes, pixels, strict=True):
+        cells = [
+            min(int((y1 + y2) / 2 // cell), geometry.rows - 1) * geometry.columns
+            + min(int((x1 + x2) / 2 // cell), geometry.columns - 1)
+            for x1, y1, x2, y2 in boxes
+        ]
+        for _ in range(lesson.questions):
+            case = counting.pose(scene, rng, lesson.kinds, present_only=lesson.present_only)
+            rows.append(_encode(case, tokenizer, [slot_of_cell[cells[target]] for target in case.targets]))
+    order = torch.tensor(layout.order)
+    in_slots = DenseTargets(
+        on_cells.present[:, order], on_cells.classes[:, order], on_cells.boxes[:, order], on_cells.centers[order]
+    )
+    tails, labels, looks = (_pad(column, fill) for column, fill in zip(zip(*rows, strict=True), (0, IGNORE, -1))) if rows else (torch.zeros(0, 0),) * 3
+    return Batch(
+        geometry, patches, on_patches, in_slots, torch.tensor(prefix_ids), torch.tensor(slots), tails, labels, looks
+    )
+
+
+def _encode(case: counting.Case, tokenizer: Tokenizer, cells: list[int]) -> tuple[list[int], list[int], list[int]]:
+    """Tail ids, labels and where to look for one case; `cells` are the prompt positions of its targets, in order."""
+    _, question = tokenizer.encode_question(case.question)
+    response = [*tokenizer.encode(counting.response(case)), tokenizer.eos_id]
+    opening, between = tokenizer.piece_id("[["), tokenizer.piece_id("],[")
+    numbers, look, item = set(tokenizer.number_ids), [], 0
+    inside = False
+    for token in response:
+        inside = (inside or token == tokenizer.box_id) and token != tokenizer.end_box_id
+        item += token == between
+        about_item = inside and (token in numbers or token in (tokenizer.box_id, opening, between))
+        look.append(cells[item] if about_item else -1)
+    ids = question + response
+    before = len(question) - 1  # the last token of the question predicts the first of the response
+    return ids[:-1], [IGNORE] * before + response, [-1] * before + look
+
+
+def _pad(rows: tuple[list[int], ...], fill: int) -> Tensor:
+    # To a multiple of 8, so that few shapes occur.
+    longest = -(-max(len(row) for row in rows) // 8) * 8
+    return torch.tensor([row + [fill] * (longest - len(row)) for row in rows])

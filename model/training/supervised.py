@@ -1,0 +1,224 @@
+"""Supervised training: lessons in order, resumable at any step.
+
+The loss of one batch is the response's cross-entropy plus three that help the model to look, all dropped afterwards:
+dense targets on the vision tower and on the language model's image tokens, guidance (the tokens of a box attend to the
+cell that the box is about), and the indexer's (rank entries as attention weighs them).
+Shapes: B images, Q questions each, M = B * Q, P prompt tokens, T tail tokens, C cells.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from ..attention import AttentionTrace
+from ..cache import fork
+from ..config import Config
+from ..experts import Gate
+from ..prompt import Tokenizer
+from ..vision_language_model import VisionLanguageModel
+from .dense import DenseHead
+from .initialise import initialise
+from .lessons import IGNORE, Batch, Lesson, batches
+
+DENSE_LAYER = 1  # the language model's image tokens answer the dense questions after this layer
+GUIDED_LAYERS = (3, 4)
+GUIDED_HEADS = 2  # the first heads of a guided layer
+BALANCE_STEP = 1e-3
+ALL_ENTRIES = 1 << 20
+
+
+class Student(nn.Module):
+    """The model with the heads that only training needs."""
+
+    def __init__(self, config: Config, tokenizer: Tokenizer, seed: int) -> None:
+        super().__init__()
+        self.model = VisionLanguageModel(config)
+        initialise(self.model, tokenizer.number_ids, seed)
+        self.patch_head = DenseHead(config.vision_dim, relative=True)
+        self.cell_head = DenseHead(config.hidden_size, relative=False)
+        for module in self.modules():
+            if isinstance(module, Gate):
+                module.register_forward_hook(_balance)
+
+    def loss(self, batch: Batch, lesson: Lesson) -> tuple[Tensor, dict[str, float]]:
+        """The loss of one batch and its parts."""
+        model, geometry = self.model, batch.geometry
+        patches = batch.patches_BN.to(model.image_start.dtype)
+        features_BNV = model.vision(patches, geometry.patch_rows, geometry.patch_columns)
+        dense, parts = self.patch_head(features_BNV, batch.patch_targets)
+        loss = lesson.dense * dense
+        parts = {f"patch_{name}": value for name, value in parts.items()}
+        if lesson.questions:
+            answering, more = self._answer(batch, lesson, features_BNV)
+            loss, parts = loss + answering, parts | more
+        return loss, parts | {"loss": float(loss)}
+
+    def _answer(self, batch: Batch, lesson: Lesson, features_BNV: Tensor) -> tuple[Tensor, dict[str, float]]:
+        model, geometry, images = self.model, batch.geometry, len(batch.patches_BN)
+        cells = model.aligner(features_BNV, geometry.patch_rows, geometry.patch_columns)
+        order = [0] * len(batch.slots_C)
+        order = _slot_order(geometry.rows, geometry.columns)
+        prefix_BP = batch.prefix_ids_P.expand(images, -1)
+        positions = torch.arange(prefix_BP.shape[1]).expand(images, -1)
+        inner: list[Tensor] = []
+        embeddings = model.embed_prompt(prefix_BP, cells[:, order])
+        _, state = model(embeddings, prefix_BP, positions, model.empty_state(images), inner=inner)
+        dense, parts = self.cell_head(inner[DENSE_LAYER].mean(dim=2)[:, batch.slots_C], batch.cell_targets)
+        parts = {f"cell_{name}": value for name, value in parts.items()}
+
+        tails, labels = batch.tail_ids_MT, batch.labels_MT
+        positions = (torch.arange(tails.shape[1]) + prefix_BP.shape[1]).expand(len(tails), -1)
+        trace: list[AttentionTrace] = []
+        hidden, _ = model(model.embed_prompt(tails), tails, positions, fork(state, lesson.questions), trace=trace)
+        learnt = labels != IGNORE
+        logits = model.head(hidden[learnt])
+        answer = F.cross_entropy(logits, labels[learnt])
+        look = _guidance_loss(trace, batch.look_MT)
+        index = _indexer_loss(trace)
+        about = batch.look_MT[learnt] >= 0
+        with torch.no_grad():
+            right = logits.argmax(-1) == labels[learnt]
+            each = F.cross_entropy(logits, labels[learnt], reduction="none")
+        parts |= {"answer": float(answer), "look": float(look), "index": float(index), "box": float(each[about].mean()),
+                  "text": float(each[~about].mean()), "right": float(right[~about].float().mean())}  # fmt: skip
+        return answer + lesson.guidance * look + lesson.dense * 0.5 * dense + 0.1 * index, parts
+
+
+def _slot_order(rows: int, columns: int) -> list[int]:
+    from ..image import span
+
+    return span(rows, columns, 0).order
+
+
+def _guidance_loss(trace: list[AttentionTrace], look_MT: Tensor) -> Tensor:
+    """How little the guided heads see of the cell that the next token is about: -log of its share, on average."""
+    rows, tokens = (look_MT >= 0).nonzero(as_tuple=True)
+    loss = look_MT.new_zeros((), dtype=torch.float32)
+    if not len(rows):
+        return loss
+    for layer in GUIDED_LAYERS:
+        seen = trace[layer]
+        at_cell = seen.raw_positions_BR[rows] == look_MT[rows, tokens][:, None]  # [n, R]
+        share = seen.probabilities_BATK[rows, :GUIDED_HEADS, tokens, : at_cell.shape[1]]  # [n, heads, R]
+        loss = loss - ((share * at_cell[:, None]).sum(-1).clamp(min=1e-6)).log().mean()
+    return loss / len(GUIDED_LAYERS)
+
+
+def _indexer_loss(trace: list[AttentionTrace]) -> Tensor:
+    """Cross-entropy of the indexer's scores against the share of attention that each entry got, heads together."""
+    loss = torch.zeros(())
+    for seen in trace:
+        if seen.index_scores_BTE is None or not seen.index_scores_BTE.shape[2]:
+            continue
+        weights = seen.probabilities_BATK[..., -seen.index_scores_BTE.shape[2] :].detach().mean(dim=1)
+        any_seen = weights.sum(-1) > 1e-4
+        target = weights / weights.sum(-1, keepdim=True).clamp(min=1e-9)
+        log_rank = seen.index_scores_BTE.masked_fill(weights == 0, -1e4).log_softmax(-1)
+        loss = loss - ((target * log_rank).sum(-1) * any_seen).sum() / any_seen.sum().clamp(min=1)
+    return loss
+
+
+@torch.no_grad()
+def _balance(gate: Gate, inputs: tuple[Tensor, Tensor], output: tuple[Tensor, Tensor]) -> None:
+    """Nudge the biases towards experts that get too little, for text and image tokens apart (noaux_tc)."""
+    if not gate.training:
+        return
+    image_N = inputs[1] >= gate.config.vocab_size
+    for bias, mask in ((gate.bias, ~image_N), (gate.bias_vl, image_N)):
+        if bool(mask.any()) and not (gate.hashed and bias is gate.bias):
+            load = output[0][mask].flatten().bincount(minlength=len(bias)).float()
+            bias += BALANCE_STEP * (load.mean() - load).sign()
+
+
+class Trainer:
+    """Runs lessons in order and saves where it stands; constructed on a folder with a saved state, it goes on there."""
+
+    def __init__(self, config: Config, tokenizer_path: str | Path, lessons: Iterable[Lesson], folder: Path, seed: int = 0) -> None:
+        self.config, self.tokenizer_path, self.lessons, self.folder = config, str(tokenizer_path), tuple(lessons), folder
+        self.seed = seed
+        self.student = Student(config, Tokenizer(tokenizer_path), seed)
+        decayed = [p for p in self.student.parameters() if p.requires_grad and p.ndim == 2]
+        others = [p for p in self.student.parameters() if p.requires_grad and p.ndim != 2]
+        groups = [{"params": decayed, "weight_decay": 0.05}, {"params": others, "weight_decay": 0.0}]
+        self.optimizer = torch.optim.AdamW(groups, lr=1e-3, betas=(0.9, 0.97), fused=True)
+        self.lesson, self.step, self.seconds, self.images = 0, 0, 0.0, 0
+        self._load()
+
+    def run(self, log: Callable[[str], None] = print, save_every: int = 200, log_every: int = 20) -> None:
+        """Train to the end of the last lesson."""
+        for number in range(self.lesson, len(self.lessons)):
+            self.lesson = number
+            self._teach(self.lessons[number], log, save_every, log_every)
+            self.step = 0
+            self.lesson = number + 1
+            self.save()
+
+    def _teach(self, lesson: Lesson, log: Callable[[str], None], save_every: int, log_every: int) -> None:
+        model_config = self.config if lesson.sparse else replace(self.config, index_topk=ALL_ENTRIES)
+        for layer in self.student.model.layers:
+            layer.attn.config = model_config
+        # Every lesson draws from seeds of its own, and a resumed one does not repeat what it saw.
+        stream = batches(lesson, self.config, self.tokenizer_path, self.seed + (self.lesson + 1) * 10_000_000 + self.step)
+        self.student.train()
+        mean: dict[str, float] = {}
+        while self.step < lesson.steps:
+            started = time.perf_counter()
+            done = self.step / lesson.steps
+            for group in self.optimizer.param_groups:
+                group["lr"] = (lesson.peak_lr + (lesson.final_lr - lesson.peak_lr) * done) * min(1.0, (self.step + 1) / 50)
+            batch = next(stream)
+            loss, parts = self.student.loss(batch, lesson)
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            nn.utils.clip_grad_norm_(self.student.parameters(), 1.0)
+            self.optimizer.step()
+            self.step += 1
+            self.images += len(batch.patches_BN)
+            self.seconds += time.perf_counter() - started
+            for name, value in parts.items():
+                mean[name] = mean.get(name, value) * 0.95 + value * 0.05
+            if self.step % log_every == 0:
+                figures = " ".join(f"{name} {value:.4f}" for name, value in mean.items())
+                log(f"{lesson.name} {self.step}/{lesson.steps} {self.seconds:.0f}s {self.images} images {figures}")
+            if self.step % save_every == 0:
+                self.save()
+
+    def save(self) -> None:
+        """Write the whole training state, in one safetensors file that replaces the last."""
+        tensors = {f"student.{name}": value for name, value in self.student.state_dict().items()}
+        names = {id(p): name for name, p in self.student.named_parameters()}
+        for parameter, moments in self.optimizer.state.items():
+            for kind, value in moments.items():
+                tensors[f"optimizer.{kind}.{names[id(parameter)]}"] = value
+        stand = {"lesson": self.lesson, "step": self.step, "seconds": self.seconds, "images": self.images}
+        self.folder.mkdir(parents=True, exist_ok=True)
+        partial = self.folder / "state.partial"
+        save_file({k: v.detach().clone().contiguous() for k, v in tensors.items()}, partial, {"stand": json.dumps(stand)})
+        partial.replace(self.folder / "state.safetensors")
+
+    def _load(self) -> None:
+        path = self.folder / "state.safetensors"
+        if not path.is_file():
+            return
+        from safetensors import safe_open
+
+        with safe_open(path, "pt") as file:
+            stand = json.loads(file.metadata()["stand"])
+        tensors = load_file(path)
+        student = {name[8:]: value for name, value in tensors.items() if name.startswith("student.")}
+        self.student.load_state_dict(student)
+        for name, parameter in self.student.named_parameters():
+            kinds = ("step", "exp_avg", "exp_avg_sq")
+            if f"optimizer.step.{name}" in tensors:
+                self.optimizer.state[parameter] = {kind: tensors[f"optimizer.{kind}.{name}"] for kind in kinds}
+        self.lesson, self.step = stand["lesson"], stand["step"]
+        self.seconds, self.images = stand["seconds"], stand["images"]

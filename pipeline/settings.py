@@ -1,0 +1,177 @@
+"""One model of settings; the command line, the YAML file and the environment are derived from it.
+
+What is set later wins: defaults, the YAML file (`--config`), the environment (`DEIXIS_LIMIT=5`), the command line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+import yaml
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+PROJECT = Path(__file__).resolve().parents[1]
+BUNDLED_CATALOG = PROJECT / "catalogs" / "demo.parquet"
+BUNDLED_MODEL = PROJECT / "model" / "checkpoints" / "default"
+ENV_PREFIX = "DEIXIS_"
+
+
+class Settings(BaseSettings):
+    """Everything a run can be told. `Settings.load(argv)` reads all sources; the constructor takes values only."""
+
+    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, extra="forbid", frozen=True)
+
+    catalog: str = Field(
+        str(BUNDLED_CATALOG),
+        description="the images: a Parquet file, a folder of Parquet files or of images, or an s3:// prefix of either",
+    )
+    output: str | None = Field(
+        None, description="folder or s3:// prefix for the answers and run.json [results/RUN_ID under this folder]"
+    )
+    overwrite: bool = Field(False, description="replace the run that OUTPUT already holds instead of refusing")
+    question: Annotated[list[str], NoDecode] = Field(
+        [], description="ask this of every image, instead of the catalog's own questions; may be repeated"
+    )
+    limit: int | None = Field(None, ge=1, description="stop after the first N images [all]")
+    format: Literal["parquet", "arrow"] = Field("parquet", description="file format of the answers table")
+    rows_per_file: int = Field(1024, ge=1, description="answer rows in one output file, about")
+
+    id_column: str = Field("image_id", description="Parquet column with the unique id of each image")
+    image_column: str | None = Field(
+        None, description="Parquet column with image bytes, {bytes, path} or URIs [image, else image_uri, uri, url, path]"
+    )
+    image_root: str | None = Field(
+        None, description="folder that local image paths start from and must stay inside [the catalog's folder]"
+    )
+    max_image_bytes: int = Field(50_000_000, ge=1, description="an encoded image larger than this is an error row")
+    max_image_pixels: int = Field(100_000_000, ge=1, description="an image of more pixels than this is an error row")
+
+    model: str = Field(str(BUNDLED_MODEL), description="checkpoint folder")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where the model runs; auto: cuda if an actor has one")
+    dtype: Literal["auto", "float32", "bfloat16"] = Field("auto", description="number format of the weights")
+    max_output_tokens: int = Field(256, ge=1, description="longest response to one question, in tokens")
+    kv_budget_mb: int | None = Field(
+        None, ge=1, description="KV cache of one engine in MB (10^6 bytes) [64 on a CPU, kv-share of the free memory on a GPU]"
+    )
+    kv_share: float = Field(0.6, gt=0, lt=1, description="share of a GPU's free memory that is KV cache")
+
+    actors: int = Field(1, ge=1, description="engines that run side by side, one Ray actor each")
+    cpus_per_actor: float = Field(1.0, gt=0, description="CPUs that one actor reserves and its model uses")
+    gpus_per_actor: float = Field(0.0, ge=0, description="GPUs that one actor reserves")
+    images_in_flight: int = Field(256, ge=1, description="images that one actor holds at a time at most")
+    address: str | None = Field(
+        None, description="Ray cluster to join, as in ray.init [RAY_ADDRESS, else a private one on this machine]"
+    )
+
+    @field_validator("question", mode="before")
+    @classmethod
+    def _questions_from_text(cls, value: Any) -> Any:
+        """One question per line, or a JSON list: how the environment writes a list."""
+        if not isinstance(value, str):
+            return value
+        return json.loads(value) if value.lstrip().startswith("[") else value.splitlines()
+
+    @field_validator("question")
+    @classmethod
+    def _questions_have_words(cls, value: list[str]) -> list[str]:
+        if any(not question.strip() for question in value):
+            raise ValueError("a question is blank: leave it out, or write it")
+        return value
+
+    @classmethod
+    def settings_customise_sources(
+        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, **_: PydanticBaseSettingsSource
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (init_settings,)  # `load` reads the others, in an order that can be seen
+
+    @classmethod
+    def load(cls, argv: Sequence[str], prog: str = "catalog_qa.py") -> Settings:
+        """The settings of a command line, its YAML file and the environment.
+
+        ValueError names an unknown or unfit setting and where it came from; unknown flags end as argparse ends them.
+        """
+        flags = vars(_parser(cls, prog).parse_args(argv))
+        config = flags.pop("config", None)
+        for key in os.environ:
+            if key.startswith(ENV_PREFIX) and key.removeprefix(ENV_PREFIX).lower() not in cls.model_fields:
+                raise ValueError(f"unknown setting {key} in the environment; {_known(cls)}")
+        try:
+            return cls(**{**_from_yaml(cls, config), **EnvSettingsSource(cls)(), **flags})
+        except ValidationError as error:
+            raise ValueError("; ".join(_explained(detail) for detail in error.errors())) from None
+
+
+def _known(cls: type[Settings]) -> str:
+    return f"the settings are: {', '.join(cls.model_fields)}"
+
+
+def _from_yaml(cls: type[Settings], path: str | None) -> dict[str, Any]:
+    if path is None:
+        return {}
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"can't read the settings file {path}: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"the settings file {path} is not YAML: {error}") from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ValueError(f"the settings file {path} must map names to values, got a {type(values).__name__}")
+    unknown = [str(key) for key in values if key not in cls.model_fields]
+    if unknown:
+        raise ValueError(f"unknown setting {', '.join(unknown)} in {path}; {_known(cls)}")
+    return values
+
+
+def _explained(detail: Any) -> str:
+    name = ".".join(str(part) for part in detail["loc"])
+    if detail["type"] == "extra_forbidden":
+        return f"unknown setting {name}"
+    return f"{name}: {detail['msg'].removeprefix('Value error, ')}, got {detail['input']!r}"
+
+
+def _parser(cls: type[Settings], prog: str) -> argparse.ArgumentParser:
+    """One flag for each field, with its description, so that no list of flags is kept by hand."""
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        description="Ask questions of every image in a catalog; write answers that point.",
+        epilog=f"Each setting may also stand in a YAML file (--config) or in the environment ({ENV_PREFIX}LIMIT=5).",
+        allow_abbrev=False,
+        argument_default=argparse.SUPPRESS,
+    )
+    parser.add_argument("--config", metavar="FILE.yaml", help="read settings from this file")
+    for name, field in cls.model_fields.items():
+        flag, text = "--" + name.replace("_", "-"), (field.description or "").replace("%", "%%")
+        if field.annotation is bool:
+            parser.add_argument(flag, dest=name, action=argparse.BooleanOptionalAction, help=text)
+        elif get_origin(field.annotation) is list:
+            parser.add_argument(flag, dest=name, action="append", metavar="TEXT", help=text)
+        else:
+            options = get_args(field.annotation) if get_origin(field.annotation) is Literal else None
+            shown = "" if field.default is None else f" [{_shown(field.default)}]"
+            metavar = "{" + ",".join(options) + "}" if options else _metavar(field.annotation)
+            parser.add_argument(flag, dest=name, metavar=metavar, choices=options, help=text + shown)
+    return parser
+
+
+def _shown(default: Any) -> str:
+    text = str(default)
+    return str(Path(text).relative_to(PROJECT)) if text.startswith(str(PROJECT)) else text
+
+
+def _metavar(annotation: Any) -> str:
+    types = get_args(annotation) or (annotation,)
+    return "N" if int in types else "X" if float in types else "TEXT"

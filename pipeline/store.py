@@ -1,0 +1,203 @@
+"""Bytes by name: local paths and s3:// URIs, read under a limit, listed in order, written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import random
+import stat
+import time
+import uuid
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+S3 = "s3://"
+_BODY_ATTEMPTS = 4  # boto3 retries requests, not bodies that break off half way
+
+
+class StoreError(Exception):
+    """Why bytes could not be had. `kind`: missing | denied | unreadable | unreachable | too_many_bytes | store_error."""
+
+    def __init__(self, kind: str, message: str, attempts: int = 1) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.message = message
+        self.attempts = attempts
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.kind, self.message, self.attempts)
+
+
+def is_s3(uri: str) -> bool:
+    return uri.startswith(S3)
+
+
+def split_s3(uri: str) -> tuple[str, str]:
+    """Bucket and key. The key is taken literally: `#`, `?` and `%` are ordinary characters in it."""
+    bucket, _, key = uri.removeprefix(S3).partition("/")
+    if not bucket:
+        raise ValueError(f"an S3 address needs a bucket: s3://BUCKET/KEY, got {uri!r}")
+    return bucket, key
+
+
+@lru_cache(maxsize=1)
+def s3_client() -> Any:
+    """boto3's client with the usual AWS settings: environment, profile, instance role, AWS_ENDPOINT_URL."""
+    import boto3
+    from botocore.config import Config
+
+    retries = {"mode": "adaptive", "max_attempts": 5}
+    return boto3.client(
+        "s3", config=Config(retries=retries, connect_timeout=10, read_timeout=60, max_pool_connections=32)
+    )
+
+
+def read(uri: str, max_bytes: int) -> tuple[bytes, int]:
+    """The bytes of a file or object and the attempts they took. StoreError when they can't be had or are too many."""
+    return _read_s3(uri, max_bytes) if is_s3(uri) else (_read_local(uri, max_bytes), 1)
+
+
+def list_under(uri: str) -> Iterator[str]:
+    """Every file below a folder or prefix, as its path relative to it, without hidden names (`.x`, `_x`)."""
+    names = _list_s3(uri) if is_s3(uri) else _list_local(Path(uri))
+    for name in names:
+        if not any(part.startswith((".", "_")) for part in name.split("/")):
+            yield name
+
+
+def exists(uri: str) -> bool:
+    if not is_s3(uri):
+        return Path(uri).exists()
+    from botocore.exceptions import ClientError
+
+    bucket, key = split_s3(uri)
+    try:
+        s3_client().head_object(Bucket=bucket, Key=key)
+    except ClientError as error:
+        if error.response["Error"]["Code"] in ("404", "NoSuchKey", "NoSuchBucket"):
+            return False
+        raise ValueError(f"can't look at {uri}: {error}") from None
+    return True
+
+
+def write(uri: str, data: bytes) -> None:
+    """Writes a file or object that readers see whole or not at all; an older one of that name is replaced."""
+    if is_s3(uri):
+        bucket, key = split_s3(uri)
+        s3_client().put_object(Bucket=bucket, Key=key, Body=data)
+        return
+    path = Path(uri)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.parent / f".{path.name}.{uuid.uuid4().hex}.tmp"
+    try:
+        with open(unfinished, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def remove(uri: str) -> None:
+    if is_s3(uri):
+        bucket, key = split_s3(uri)
+        s3_client().delete_object(Bucket=bucket, Key=key)
+    else:
+        Path(uri).unlink(missing_ok=True)
+
+
+def join(base: str, name: str) -> str:
+    """`name` below `base`; an absolute name or one with a scheme stands for itself."""
+    if "://" in name or (name.startswith("/") and not is_s3(base)):
+        return name
+    return f"{base.rstrip('/')}/{name}" if base else name
+
+
+def scheme(uri: str) -> str:
+    """`s3`, `https`, …; empty for a path. A Windows drive is no scheme, but neither is it readable here."""
+    return urlsplit(uri).scheme.lower() if "://" in uri[:32] else ""
+
+
+def _read_local(path: str, max_bytes: int) -> bytes:
+    try:
+        # A pipe or a device would block or never end, so they are turned away before they are opened.
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):
+            raise StoreError("unreadable", f"not a regular file: {path}")
+        if status.st_size > max_bytes:
+            raise _too_many(status.st_size, max_bytes)
+        with open(path, "rb") as file:
+            data = file.read(max_bytes + 1)
+    except (FileNotFoundError, NotADirectoryError):
+        raise StoreError("missing", f"no such file: {path}") from None
+    except PermissionError:
+        raise StoreError("denied", f"not allowed to read {path}") from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL byte in the name
+        raise StoreError("unreadable", f"can't read {path!r}: {error}") from None
+    if len(data) > max_bytes:
+        raise _too_many(len(data), max_bytes)
+    return data
+
+
+def _too_many(size: int, max_bytes: int, attempts: int = 1) -> StoreError:
+    return StoreError("too_many_bytes", f"{size:,} bytes; max_image_bytes allows {max_bytes:,}", attempts)
+
+
+def _read_s3(uri: str, max_bytes: int) -> tuple[bytes, int]:
+    from botocore import exceptions
+
+    attempts = 0
+    for last in (*[False] * (_BODY_ATTEMPTS - 1), True):
+        try:
+            bucket, key = split_s3(uri)
+            response = s3_client().get_object(Bucket=bucket, Key=key)
+            attempts += 1 + response["ResponseMetadata"].get("RetryAttempts", 0)
+            with response["Body"] as body:
+                if response["ContentLength"] > max_bytes:
+                    raise _too_many(response["ContentLength"], max_bytes, attempts)
+                return body.read(), attempts
+        except exceptions.ClientError as error:
+            attempts += 1 + error.response.get("ResponseMetadata", {}).get("RetryAttempts", 0)
+            raise StoreError(_s3_kind(error), f"{uri}: {error}", attempts) from None
+        except (exceptions.IncompleteReadError, exceptions.ResponseStreamingError, exceptions.ReadTimeoutError) as error:
+            if last:
+                raise StoreError("unreachable", f"{uri}: {error}", attempts) from None
+            time.sleep(random.uniform(0.1, 0.5) * 2**attempts)
+        except (exceptions.BotoCoreError, ValueError) as error:
+            kind = "unreachable" if isinstance(error, exceptions.HTTPClientError) else "store_error"
+            raise StoreError(kind, f"{uri}: {error}", max(attempts, 1)) from None
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _s3_kind(error: Any) -> str:
+    code = error.response["Error"]["Code"]
+    if code in ("NoSuchKey", "NoSuchBucket", "404"):
+        return "missing"
+    return "denied" if code in ("AccessDenied", "403", "InvalidAccessKeyId", "SignatureDoesNotMatch") else "store_error"
+
+
+def _list_local(folder: Path) -> Iterator[str]:
+    for current, folders, files in os.walk(folder):
+        folders.sort()
+        for name in sorted(files):
+            path = os.path.relpath(os.path.join(current, name), folder).replace(os.sep, "/")
+            yield os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def _list_s3(uri: str) -> Iterator[str]:
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    bucket, prefix = split_s3(uri)
+    prefix = prefix if not prefix or prefix.endswith("/") else prefix + "/"
+    pages = s3_client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+    try:
+        for page in pages:
+            for item in page.get("Contents", []):
+                name = item["Key"].removeprefix(prefix)
+                if name and not name.endswith("/"):  # consoles make empty objects that stand for folders
+                    yield name
+    except (ClientError, BotoCoreError) as error:
+        raise ValueError(f"can't list {uri}: {error}") from None

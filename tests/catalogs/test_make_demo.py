@@ -1,0 +1,67 @@
+"""The bundled catalog is what its maker makes, and what a catalog should be."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from catalogs.make_demo import DEMO, FORMATS, SCHEMA, SIZES, make_row
+
+MAX_BYTES = 1_500_000
+ROWS: list[dict[str, Any]] = pq.read_table(DEMO).to_pylist()
+
+
+def decode(row: dict[str, Any]) -> Image.Image:
+    return Image.open(io.BytesIO(row["image"]["bytes"]))
+
+
+@pytest.mark.parametrize("index", range(len(ROWS)), ids=[row["image_id"] for row in ROWS])
+def test_rebuilding_gives_the_same_row(index: int) -> None:
+    bundled, made = ROWS[index], make_row(index)
+    assert {key: bundled[key] for key in ("image_id", "questions", "gold_answers")} == {
+        key: made[key] for key in ("image_id", "questions", "gold_answers")
+    }
+    for of_bundled, of_made in zip(bundled["gold_boxes"], made["gold_boxes"], strict=True):
+        np.testing.assert_allclose(of_bundled, of_made, atol=1e-3)
+    before, after = (np.asarray(decode(row).convert("RGB"), dtype=np.int16) for row in (bundled, made))
+    assert before.shape == after.shape
+    # The lossy formats may decode a level apart under another build of their libraries.
+    assert np.abs(before - after).mean() <= (0 if decode(bundled).format == "PNG" else 1.0)
+
+
+def test_the_catalog_has_the_declared_schema_and_is_small() -> None:
+    assert pq.read_schema(DEMO).equals(SCHEMA)
+    assert DEMO.stat().st_size < MAX_BYTES
+
+
+def test_ids_are_unique_and_every_size_and_format_occurs() -> None:
+    assert len({row["image_id"] for row in ROWS}) == len(ROWS) == 24
+    assert {decode(row).size for row in ROWS} == set(SIZES)
+    assert {decode(row).format for row in ROWS} == set(FORMATS)
+
+
+def test_every_image_has_two_or_three_different_questions_with_gold() -> None:
+    for row in ROWS:
+        assert 2 <= len(row["questions"]) == len(set(row["questions"])) <= 3
+        assert len(row["gold_answers"]) == len(row["gold_boxes"]) == len(row["questions"])
+
+
+def test_gold_boxes_lie_in_the_image_and_agree_with_the_answers() -> None:
+    for row in ROWS:
+        width, height = decode(row).size
+        for answer, boxes in zip(row["gold_answers"], row["gold_boxes"], strict=True):
+            assert all(0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height for x1, y1, x2, y2 in boxes)
+            if answer.isdigit():
+                assert int(answer) == len(boxes)
+            else:
+                assert (answer in ("no", "none")) == (not boxes)
+
+
+def test_some_questions_ask_for_what_is_not_there() -> None:
+    absent = [boxes for row in ROWS for boxes in row["gold_boxes"] if not boxes]
+    assert 5 <= len(absent) < sum(len(row["gold_boxes"]) for row in ROWS) / 2
