@@ -47,6 +47,6 @@ bench: $(STAMP)  ## speed of the job, the engine and its peers; one JSON line la
 train: $(STAMP)  ## train the default checkpoint from scratch (needs hours on a CPU)
 	@$(PY) jobs/train.py
 
-clean:  ## remove the environment and the caches; answers and runs stay
+clean:  ## remove the environment and the caches; results and runs stay
 	@rm -rf $(VENV) .cache .ruff_cache build *.egg-info
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

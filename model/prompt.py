@@ -51,8 +51,8 @@ class Tokenizer:
         if not path.is_file():
             raise ValueError(f"no tokenizer at {path}: give a tokenizer.json or the checkpoint folder that holds one")
         document = json.loads(path.read_text(encoding="utf-8"))
-        self._specials = {token["content"]: int(token["id"]) for token in document["added_tokens"]}
         self._full = tokenizers.Tokenizer.from_file(str(path))
+        self._specials = {token.content: i for i, token in self._full.get_added_tokens_decoder().items()}
         # Without the added tokens no input can produce one, whether or not the file flags them as special.
         plain = {**document, "added_tokens": [], "post_processor": None}
         self._plain = tokenizers.Tokenizer.from_str(json.dumps(plain))

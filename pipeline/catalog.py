@@ -135,7 +135,7 @@ def _refuse_unfit_ids(catalog: Catalog) -> None:
         else:
             seen[id_] = row
     if blank:
-        raise ValueError(f"{len(blank)} rows of {catalog.name} have no id, e.g. rows {_some(blank)}: give every image one")
+        raise ValueError(f"{len(blank)} rows of {catalog.name} have no id, e.g. rows {_some(blank)}: all need one")
     if repeated:
         raise ValueError(f"{len(repeated)} ids of {catalog.name} repeat, e.g. {_some(repeated)}: ids must be unique")
 
@@ -167,7 +167,7 @@ class ListedUnit:
 
     def read(self) -> Iterator[pa.Table]:
         rows = [
-            {"image_id": name, "image_uri": store.join(self.root, name), "questions": list(self.questions)}
+            {"image_id": name, "image_uri": f"{self.root.rstrip('/')}/{name}", "questions": list(self.questions)}
             for name in self.names
         ]
         yield pa.Table.from_pylist(rows, schema=IMAGE_ROWS)

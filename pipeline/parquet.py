@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
+import boto3
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from pyarrow.fs import S3FileSystem
 
 from . import store
 from .rows import GOLD_BOXES, IMAGE_ROWS, questions_of
@@ -126,9 +128,6 @@ def _open(file: str) -> pq.ParquetFile:
 
 def _s3_filesystem() -> Any:
     """Arrow's S3 with the credentials, region and endpoint that boto3 found, so that both see the same store."""
-    import boto3
-    from pyarrow.fs import S3FileSystem
-
     client, credentials = store.s3_client(), boto3.Session().get_credentials()
     known: dict[str, Any] = {"anonymous": True}
     if credentials is not None:

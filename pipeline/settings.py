@@ -50,7 +50,7 @@ class Settings(BaseSettings):
 
     id_column: str = Field("image_id", description="Parquet column with the unique id of each image")
     image_column: str | None = Field(
-        None, description="Parquet column with image bytes, {bytes, path} or URIs [image, else image_uri, uri, url, path]"
+        None, description="Parquet column with image bytes, {bytes, path} or URIs [image, image_uri, uri, url or path]"
     )
     image_root: str | None = Field(
         None, description="folder that local image paths start from and must stay inside [the catalog's folder]"
@@ -59,11 +59,11 @@ class Settings(BaseSettings):
     max_image_pixels: int = Field(100_000_000, ge=1, description="an image of more pixels than this is an error row")
 
     model: str = Field(str(BUNDLED_MODEL), description="checkpoint folder")
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where the model runs; auto: cuda if an actor has one")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="what the model runs on; auto: a GPU if any")
     dtype: Literal["auto", "float32", "bfloat16"] = Field("auto", description="number format of the weights")
     max_output_tokens: int = Field(256, ge=1, description="longest response to one question, in tokens")
     kv_budget_mb: int | None = Field(
-        None, ge=1, description="KV cache of one engine in MB (10^6 bytes) [64 on a CPU, kv-share of the free memory on a GPU]"
+        None, ge=1, description="KV cache of one engine in MB (10^6 bytes) [64 on a CPU, kv-share on a GPU]"
     )
     kv_share: float = Field(0.6, gt=0, lt=1, description="share of a GPU's free memory that is KV cache")
 
@@ -92,7 +92,7 @@ class Settings(BaseSettings):
 
     @classmethod
     def settings_customise_sources(
-        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, **_: PydanticBaseSettingsSource
+        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, *_: Any, **__: Any
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         return (init_settings,)  # `load` reads the others, in an order that can be seen
 
@@ -107,10 +107,25 @@ class Settings(BaseSettings):
         for key in os.environ:
             if key.startswith(ENV_PREFIX) and key.removeprefix(ENV_PREFIX).lower() not in cls.model_fields:
                 raise ValueError(f"unknown setting {key} in the environment; {_known(cls)}")
+        return cls.of({**_from_yaml(cls, config), **EnvSettingsSource(cls)(), **flags})
+
+    @classmethod
+    def of(cls, values: dict[str, Any]) -> Settings:
+        """The settings with these values; ValueError names what is unknown or unfit."""
         try:
-            return cls(**{**_from_yaml(cls, config), **EnvSettingsSource(cls)(), **flags})
+            return cls(**values)
         except ValidationError as error:
             raise ValueError("; ".join(_explained(detail) for detail in error.errors())) from None
+
+
+def require_checkpoint(folder: str) -> None:
+    """ValueError when the folder lacks a part of a checkpoint."""
+    path = Path(folder).expanduser()
+    lacking = [name for name in ("config.json", "tokenizer.json") if not (path / name).is_file()]
+    if not any(path.glob("*.safetensors")):
+        lacking.append("*.safetensors")
+    if lacking:
+        raise ValueError(f"{folder} is not a checkpoint: it lacks {', '.join(lacking)} (--model names another folder)")
 
 
 def _known(cls: type[Settings]) -> str:

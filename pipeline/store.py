@@ -13,12 +13,17 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import boto3
+from botocore import exceptions
+from botocore.config import Config
+
 S3 = "s3://"
 _BODY_ATTEMPTS = 4  # boto3 retries requests, not bodies that break off half way
+_BROKEN_OFF = (exceptions.IncompleteReadError, exceptions.ResponseStreamingError, exceptions.ReadTimeoutError)
 
 
 class StoreError(Exception):
-    """Why bytes could not be had. `kind`: missing | denied | unreadable | unreachable | too_many_bytes | store_error."""
+    """Why bytes could not be had. kind: missing | denied | unreadable | unreachable | too_many_bytes | store_error."""
 
     def __init__(self, kind: str, message: str, attempts: int = 1) -> None:
         super().__init__(message)
@@ -45,9 +50,6 @@ def split_s3(uri: str) -> tuple[str, str]:
 @lru_cache(maxsize=1)
 def s3_client() -> Any:
     """boto3's client with the usual AWS settings: environment, profile, instance role, AWS_ENDPOINT_URL."""
-    import boto3
-    from botocore.config import Config
-
     retries = {"mode": "adaptive", "max_attempts": 5}
     return boto3.client(
         "s3", config=Config(retries=retries, connect_timeout=10, read_timeout=60, max_pool_connections=32)
@@ -70,12 +72,10 @@ def list_under(uri: str) -> Iterator[str]:
 def exists(uri: str) -> bool:
     if not is_s3(uri):
         return Path(uri).exists()
-    from botocore.exceptions import ClientError
-
     bucket, key = split_s3(uri)
     try:
         s3_client().head_object(Bucket=bucket, Key=key)
-    except ClientError as error:
+    except exceptions.ClientError as error:
         if error.response["Error"]["Code"] in ("404", "NoSuchKey", "NoSuchBucket"):
             return False
         raise ValueError(f"can't look at {uri}: {error}") from None
@@ -111,9 +111,7 @@ def remove(uri: str) -> None:
 
 def join(base: str, name: str) -> str:
     """`name` below `base`; an absolute name or one with a scheme stands for itself."""
-    if "://" in name or (name.startswith("/") and not is_s3(base)):
-        return name
-    return f"{base.rstrip('/')}/{name}" if base else name
+    return name if "://" in name or name.startswith("/") else f"{base.rstrip('/')}/{name}"
 
 
 def scheme(uri: str) -> str:
@@ -147,8 +145,6 @@ def _too_many(size: int, max_bytes: int, attempts: int = 1) -> StoreError:
 
 
 def _read_s3(uri: str, max_bytes: int) -> tuple[bytes, int]:
-    from botocore import exceptions
-
     attempts = 0
     for last in (*[False] * (_BODY_ATTEMPTS - 1), True):
         try:
@@ -162,7 +158,7 @@ def _read_s3(uri: str, max_bytes: int) -> tuple[bytes, int]:
         except exceptions.ClientError as error:
             attempts += 1 + error.response.get("ResponseMetadata", {}).get("RetryAttempts", 0)
             raise StoreError(_s3_kind(error), f"{uri}: {error}", attempts) from None
-        except (exceptions.IncompleteReadError, exceptions.ResponseStreamingError, exceptions.ReadTimeoutError) as error:
+        except _BROKEN_OFF as error:
             if last:
                 raise StoreError("unreachable", f"{uri}: {error}", attempts) from None
             time.sleep(random.uniform(0.1, 0.5) * 2**attempts)
@@ -188,8 +184,6 @@ def _list_local(folder: Path) -> Iterator[str]:
 
 
 def _list_s3(uri: str) -> Iterator[str]:
-    from botocore.exceptions import BotoCoreError, ClientError
-
     bucket, prefix = split_s3(uri)
     prefix = prefix if not prefix or prefix.endswith("/") else prefix + "/"
     pages = s3_client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
@@ -199,5 +193,5 @@ def _list_s3(uri: str) -> Iterator[str]:
                 name = item["Key"].removeprefix(prefix)
                 if name and not name.endswith("/"):  # consoles make empty objects that stand for folders
                     yield name
-    except (ClientError, BotoCoreError) as error:
+    except (exceptions.ClientError, exceptions.BotoCoreError) as error:
         raise ValueError(f"can't list {uri}: {error}") from None

@@ -8,3 +8,23 @@ import os
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TRANSFORMERS_OFFLINE"] = "1"
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+
+import shutil  # noqa: E402
+from pathlib import Path  # noqa: E402
+
+import pytest  # noqa: E402
+
+DEFAULT_CHECKPOINT = Path(__file__).parent.parent / "model" / "checkpoints" / "default"
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint folder with random weights and every mechanism, small enough to answer in milliseconds."""
+    from tests.tiny import TINY, tiny_model
+
+    from model.weights import save
+
+    folder = tmp_path_factory.mktemp("tiny")
+    save(tiny_model(TINY), folder)
+    shutil.copy(DEFAULT_CHECKPOINT / "tokenizer.json", folder)
+    return folder

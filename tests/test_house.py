@@ -153,6 +153,12 @@ def test_the_architecture_page_stays_a_page() -> None:
     assert len((ROOT / "ARCHITECTURE.md").read_text().splitlines()) <= MAX_ARCHITECTURE_LINES
 
 
+def test_every_file_the_architecture_page_names_exists() -> None:
+    named = set(re.findall(r"`((?:\w+/)*\w+\.py)`", (ROOT / "ARCHITECTURE.md").read_text()))
+    paths = [f"/{name(path)}" for path in python_files()]
+    assert {file for file in named if not any(path.endswith(f"/{file}") for path in paths)} == set()
+
+
 # ---- the front door
 
 

@@ -72,6 +72,7 @@ class DenseHead(nn.Module):
         self.relative = relative
         self.norm = nn.LayerNorm(width)
         self.out = nn.Linear(width, 1 + sum(CLASS_SIZES) + 4)
+        self.place = nn.Linear(width, 2)
 
     def forward(self, features_BNV: Tensor, targets: DenseTargets) -> tuple[Tensor, dict[str, float]]:
         """The loss, and its parts for the log (box error as a share of the image's side)."""
@@ -86,5 +87,10 @@ class DenseHead(nn.Module):
         if self.relative:
             wanted = (wanted - targets.centers.repeat(1, 2)) * 4  # a large thing is about a third of the image
         error = (box - wanted).abs()[there].mean()
-        parts = {"there": float(loss_there), "kinds": float(loss_kinds), "box": float(error) / (4 if self.relative else 1)}
-        return 4 * loss_there + loss_kinds + 8 * error, parts
+        parts = {"there": loss_there.item(), "kinds": loss_kinds.item(), "box": error.item() / (4 if self.relative else 1)}
+        loss = 4 * loss_there + loss_kinds + 8 * error
+        if not self.relative:
+            # Every place says where it is, empty ones too: a box is then its place and what the tower saw, added up.
+            displaced = (self.place(self.norm(features_BNV)) - targets.centers).abs().mean()
+            loss, parts = loss + 8 * displaced, parts | {"place": displaced.item()}
+        return loss, parts

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -38,9 +39,20 @@ class Lesson:
     present_only: bool = False
     guidance: float = 1.0  # weight of the loss that shows the answer's tokens where to look
     dense: float = 1.0
+    frozen_vision: bool = False  # the tower has learnt to see by dense targets; spare its backward pass
     peak_lr: float = 1e-3
     final_lr: float = 1e-3
     sparse: bool = True  # the indexer drops entries as in use; before it has learnt to rank, let all be seen
+
+
+@dataclass(frozen=True)
+class Tails:
+    """M questions with their responses, of similar length, padded at the end."""
+
+    images_M: Tensor  # which image of the batch each is about
+    ids_MT: Tensor
+    labels_MT: Tensor  # the next token where it belongs to the response, IGNORE elsewhere
+    look_MT: Tensor  # prompt position of the cell that the next token is about, -1 where there is none
 
 
 @dataclass(frozen=True)
@@ -51,9 +63,7 @@ class Batch:
     cell_targets: DenseTargets  # cells in the order of the span's IMAGE slots
     prefix_ids_P: Tensor
     slots_C: Tensor  # prompt positions of the IMAGE slots
-    tail_ids_MT: Tensor  # M = B * Q rows, padded at the end
-    labels_MT: Tensor  # the next token where it belongs to the response, IGNORE elsewhere
-    look_MT: Tensor  # prompt position of the cell that the next token is about, -1 where there is none
+    tails: tuple[Tails, ...]  # questions and responses, the shorter half and the longer half, to spare padding
 
 
 class Lectures(IterableDataset[Batch]):
@@ -104,8 +114,8 @@ def make_batch(lesson: Lesson, config: Config, tokenizer: Tokenizer, rng: np.ran
     prefix_ids = prefix[:-1] + [config.vocab_size + kind for kind in layout.types]
     slots = [at for at, token in enumerate(prefix_ids) if token == config.vocab_size + TokenType.IMAGE]
     slot_of_cell = {row: slots[index] for index, row in enumerate(layout.order)}
-    rows = []
-    for scene, boxes in zip(scenes, pixels, strict=True):
+    rows: list[_Row] = []
+    for image, (scene, boxes) in enumerate(zip(scenes, pixels, strict=True)):
         cells = [
             min(int((y1 + y2) / 2 // cell), geometry.rows - 1) * geometry.columns
             + min(int((x1 + x2) / 2 // cell), geometry.columns - 1)
@@ -113,15 +123,22 @@ def make_batch(lesson: Lesson, config: Config, tokenizer: Tokenizer, rng: np.ran
         ]
         for _ in range(lesson.questions):
             case = counting.pose(scene, rng, lesson.kinds, present_only=lesson.present_only)
-            rows.append(_encode(case, tokenizer, [slot_of_cell[cells[target]] for target in case.targets]))
+            rows.append(_Row(image, *_encode(case, tokenizer, [slot_of_cell[cells[t]] for t in case.targets])))
     order = torch.tensor(layout.order)
     in_slots = DenseTargets(
         on_cells.present[:, order], on_cells.classes[:, order], on_cells.boxes[:, order], on_cells.centers[order]
     )
-    tails, labels, looks = (_pad(column, fill) for column, fill in zip(zip(*rows, strict=True), (0, IGNORE, -1))) if rows else (torch.zeros(0, 0),) * 3
-    return Batch(
-        geometry, patches, on_patches, in_slots, torch.tensor(prefix_ids), torch.tensor(slots), tails, labels, looks
-    )
+    rows.sort(key=lambda row: len(row.ids))
+    halves = [half for half in (rows[: len(rows) // 2], rows[len(rows) // 2 :]) if half]
+    tails = tuple(_stack(half) for half in halves)
+    return Batch(geometry, patches, on_patches, in_slots, torch.tensor(prefix_ids), torch.tensor(slots), tails)
+
+
+class _Row(NamedTuple):
+    image: int
+    ids: list[int]
+    labels: list[int]
+    look: list[int]
 
 
 def _encode(case: counting.Case, tokenizer: Tokenizer, cells: list[int]) -> tuple[list[int], list[int], list[int]]:
@@ -141,7 +158,15 @@ def _encode(case: counting.Case, tokenizer: Tokenizer, cells: list[int]) -> tupl
     return ids[:-1], [IGNORE] * before + response, [-1] * before + look
 
 
-def _pad(rows: tuple[list[int], ...], fill: int) -> Tensor:
-    # To a multiple of 8, so that few shapes occur.
-    longest = -(-max(len(row) for row in rows) // 8) * 8
-    return torch.tensor([row + [fill] * (longest - len(row)) for row in rows])
+def _stack(rows: list[_Row]) -> Tails:
+    longest = max(len(row.ids) for row in rows)
+
+    def pad(column: list[list[int]], fill: int) -> Tensor:
+        return torch.tensor([row + [fill] * (longest - len(row)) for row in column])
+
+    return Tails(
+        torch.tensor([row.image for row in rows]),
+        pad([row.ids for row in rows], 0),
+        pad([row.labels for row in rows], IGNORE),
+        pad([row.look for row in rows], -1),
+    )

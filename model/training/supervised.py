@@ -19,15 +19,16 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from ..attention import AttentionTrace
-from ..cache import fork
+from ..attention import AttentionTrace, LayerState
+from ..cache import select
 from ..config import Config
 from ..experts import Gate
+from ..image import span
 from ..prompt import Tokenizer
 from ..vision_language_model import VisionLanguageModel
 from .dense import DenseHead
 from .initialise import initialise
-from .lessons import IGNORE, Batch, Lesson, batches
+from .lessons import IGNORE, Batch, Lesson, Tails, batches
 
 DENSE_LAYER = 1  # the language model's image tokens answer the dense questions after this layer
 GUIDED_LAYERS = (3, 4)
@@ -53,20 +54,22 @@ class Student(nn.Module):
         """The loss of one batch and its parts."""
         model, geometry = self.model, batch.geometry
         patches = batch.patches_BN.to(model.image_start.dtype)
-        features_BNV = model.vision(patches, geometry.patch_rows, geometry.patch_columns)
-        dense, parts = self.patch_head(features_BNV, batch.patch_targets)
-        loss = lesson.dense * dense
-        parts = {f"patch_{name}": value for name, value in parts.items()}
+        loss, parts = torch.zeros(()), {}
+        with torch.set_grad_enabled(not lesson.frozen_vision):
+            features_BNV = model.vision(patches, geometry.patch_rows, geometry.patch_columns)
+        if not lesson.frozen_vision:
+            dense, named = self.patch_head(features_BNV, batch.patch_targets)
+            loss = lesson.dense * dense
+            parts = {f"patch_{name}": value for name, value in named.items()}
         if lesson.questions:
             answering, more = self._answer(batch, lesson, features_BNV)
             loss, parts = loss + answering, parts | more
-        return loss, parts | {"loss": float(loss)}
+        return loss, parts | {"loss": loss.item()}
 
     def _answer(self, batch: Batch, lesson: Lesson, features_BNV: Tensor) -> tuple[Tensor, dict[str, float]]:
         model, geometry, images = self.model, batch.geometry, len(batch.patches_BN)
         cells = model.aligner(features_BNV, geometry.patch_rows, geometry.patch_columns)
-        order = [0] * len(batch.slots_C)
-        order = _slot_order(geometry.rows, geometry.columns)
+        order = span(geometry.rows, geometry.columns, 0).order
         prefix_BP = batch.prefix_ids_P.expand(images, -1)
         positions = torch.arange(prefix_BP.shape[1]).expand(images, -1)
         inner: list[Tensor] = []
@@ -75,28 +78,35 @@ class Student(nn.Module):
         dense, parts = self.cell_head(inner[DENSE_LAYER].mean(dim=2)[:, batch.slots_C], batch.cell_targets)
         parts = {f"cell_{name}": value for name, value in parts.items()}
 
-        tails, labels = batch.tail_ids_MT, batch.labels_MT
-        positions = (torch.arange(tails.shape[1]) + prefix_BP.shape[1]).expand(len(tails), -1)
+        loss = lesson.dense * 0.5 * dense
+        share = sum(int((tails.labels_MT != IGNORE).sum()) for tails in batch.tails)
+        for tails in batch.tails:
+            more, named = self._answer_tails(tails, state, prefix_BP.shape[1], lesson)
+            weight = int((tails.labels_MT != IGNORE).sum()) / share
+            loss = loss + weight * more
+            for name, value in named.items():
+                parts[name] = parts.get(name, 0.0) + weight * value
+        return loss, parts
+
+    def _answer_tails(
+        self, tails: Tails, state: list[LayerState], start: int, lesson: Lesson
+    ) -> tuple[Tensor, dict[str, float]]:
+        model, ids = self.model, tails.ids_MT
+        positions = (torch.arange(ids.shape[1]) + start).expand_as(ids)
         trace: list[AttentionTrace] = []
-        hidden, _ = model(model.embed_prompt(tails), tails, positions, fork(state, lesson.questions), trace=trace)
-        learnt = labels != IGNORE
-        logits = model.head(hidden[learnt])
-        answer = F.cross_entropy(logits, labels[learnt])
-        look = _guidance_loss(trace, batch.look_MT)
-        index = _indexer_loss(trace)
-        about = batch.look_MT[learnt] >= 0
+        hidden, _ = model(model.embed_prompt(ids), ids, positions, select(state, tails.images_M), trace=trace)
+        learnt = tails.labels_MT != IGNORE
+        labels = tails.labels_MT[learnt]
+        each = F.cross_entropy(logits := model.head(hidden[learnt]), labels, reduction="none")
+        look, index = _guidance_loss(trace, tails.look_MT), _indexer_loss(trace)
+        about = tails.look_MT[learnt] >= 0
         with torch.no_grad():
-            right = logits.argmax(-1) == labels[learnt]
-            each = F.cross_entropy(logits, labels[learnt], reduction="none")
-        parts |= {"answer": float(answer), "look": float(look), "index": float(index), "box": float(each[about].mean()),
-                  "text": float(each[~about].mean()), "right": float(right[~about].float().mean())}  # fmt: skip
-        return answer + lesson.guidance * look + lesson.dense * 0.5 * dense + 0.1 * index, parts
-
-
-def _slot_order(rows: int, columns: int) -> list[int]:
-    from ..image import span
-
-    return span(rows, columns, 0).order
+            right = (logits.argmax(-1) == labels).float()
+            parts = {"look": look.item(), "index": index.item()}
+            if bool(about.any()):
+                parts |= {"box": each[about].mean().item()}
+            parts |= {"text": each[~about].mean().item(), "right": right[~about].mean().item()}
+        return each.mean() + lesson.guidance * look + 0.1 * index, parts
 
 
 def _guidance_loss(trace: list[AttentionTrace], look_MT: Tensor) -> Tensor:

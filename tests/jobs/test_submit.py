@@ -7,6 +7,7 @@ those processes, never with `ray stop`, which ends every Ray process on the mach
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -14,9 +15,11 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -32,7 +35,7 @@ BIN = Path(sys.executable).parent  # not resolved: the environment's own folder,
 
 START_SECONDS = 120
 JOB_SECONDS = 600
-STOP_SECONDS = 30
+STOP_SECONDS = 8  # `ray start --block` outlives the end of its own processes; nothing is lost by killing it
 MAX_UPLOAD_BYTES = 100_000_000
 IMAGES = 4
 
@@ -46,10 +49,16 @@ def free_ports(count: int) -> list[int]:
         return [each.getsockname()[1] for each in sockets]
 
 
-def environment() -> dict[str, str]:
-    """Ours, with this interpreter's folder first (the head runs the entrypoint's `python` from its own PATH)."""
+def environment(token: Path) -> dict[str, str]:
+    """For the head and for whoever talks to it: they share a token, as Ray 2.60 wants it where a token exists."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("RAY_") and key != "PYTHONPATH"}
-    return kept | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "RAY_USAGE_STATS_ENABLED": "0"}
+    return kept | {
+        # The head runs the entrypoint's `python` from its own PATH: this interpreter's folder goes first.
+        "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(token),
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }
 
 
 def descendants(pid: int) -> list[int]:
@@ -90,7 +99,7 @@ def stop(head: subprocess.Popen[bytes]) -> None:
 
 
 def wait_until_ready(head: subprocess.Popen[bytes], address: str, log: Path) -> None:
-    """Until the job port answers."""
+    """Until the job port answers; that it asks who we are is an answer."""
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         if head.poll() is not None:
@@ -98,17 +107,36 @@ def wait_until_ready(head: subprocess.Popen[bytes], address: str, log: Path) -> 
         try:
             urllib.request.urlopen(f"{address}/api/version", timeout=5).close()
             return
+        except urllib.error.HTTPError as error:
+            assert error.code == 401, error
+            return
         except OSError:
             time.sleep(0.5)
     pytest.fail(f"the head did not come up:\n{log.read_text()}")
 
 
+@dataclass(frozen=True)
+class Cluster:
+    """Where a running cluster takes jobs, and the environment to talk to it."""
+
+    address: str
+    env: dict[str, str]
+
+    def submit(self, *entrypoint: str) -> subprocess.CompletedProcess[str]:
+        command = [str(BIN / "ray"), "job", "submit", "--address", self.address, "--working-dir", ".", "--"]
+        return subprocess.run(
+            [*command, *entrypoint],
+            cwd=ROOT, env=self.env, capture_output=True, text=True, timeout=JOB_SECONDS, check=False,
+        )  # fmt: skip
+
+
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[str]:
-    """The job address of a fresh one-node cluster."""
+def cluster() -> Iterator[Cluster]:
+    """A fresh one-node cluster."""
     # Not pytest's folder: the paths of Ray's sockets must stay under 108 characters.
     folder = Path(tempfile.mkdtemp(prefix="rs-"))
-    log = folder / "head.log"
+    log, token = folder / "head.log", folder / "token"
+    token.write_text(secrets.token_hex(32))
     gcs, dashboard, agent, client = free_ports(4)
     command = [
         str(BIN / "ray"), "start", "--head", "--block", "--disable-usage-stats", "--node-ip-address=127.0.0.1",
@@ -116,34 +144,27 @@ def cluster() -> Iterator[str]:
         f"--dashboard-agent-listen-port={agent}", f"--ray-client-server-port={client}",
         "--num-cpus=2", "--num-gpus=0", "--object-store-memory=200000000", f"--temp-dir={folder / 'ray'}",
     ]  # fmt: skip
+    here = Cluster(f"http://127.0.0.1:{dashboard}", environment(token))
     with log.open("wb") as output:
         head = subprocess.Popen(
-            command, env=environment(), cwd=folder, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+            command, env=here.env, cwd=folder, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
         )
     try:
-        wait_until_ready(head, f"http://127.0.0.1:{dashboard}", log)
-        yield f"http://127.0.0.1:{dashboard}"
+        wait_until_ready(head, here.address, log)
+        yield here
     finally:
         stop(head)
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def submit(address: str, *entrypoint: str) -> subprocess.CompletedProcess[str]:
-    command = [str(BIN / "ray"), "job", "submit", "--address", address, "--working-dir", ".", "--", *entrypoint]
-    return subprocess.run(
-        command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=JOB_SECONDS, check=False
-    )
-
-
-def test_the_submitted_job_answers_the_bundled_catalog(cluster: str, tmp_path: Path) -> None:
+def test_the_submitted_job_answers_the_bundled_catalog(cluster: Cluster, tmp_path: Path) -> None:
     output = tmp_path / "answers"
-    done = submit(cluster, "python", "jobs/catalog_qa.py", "--output", str(output), "--limit", str(IMAGES))
+    done = cluster.submit("python", "jobs/catalog_qa.py", "--output", str(output), "--limit", str(IMAGES))
     assert done.returncode == 0, done.stdout + done.stderr
     assert "succeeded" in done.stdout
 
-    questions = {
-        (row["image_id"], question) for row in pq.read_table(DEMO).slice(0, IMAGES).to_pylist() for question in row["questions"]
-    }
+    asked = pq.read_table(DEMO).slice(0, IMAGES).to_pylist()
+    questions = {(row["image_id"], question) for row in asked for question in row["questions"]}
     rows = [row for file in sorted(output.rglob("*.parquet")) for row in pq.read_table(file).to_pylist()]
     assert {(row["image_id"], row["question"]) for row in rows} == questions
     assert len(rows) == len(questions)
@@ -151,8 +172,8 @@ def test_the_submitted_job_answers_the_bundled_catalog(cluster: str, tmp_path: P
     assert list(output.rglob("run.json")), "no run record"
 
 
-def test_a_failing_job_is_reported_as_failed(cluster: str) -> None:
-    done = submit(cluster, "python", "jobs/catalog_qa.py", "--no-such-setting", "1")
+def test_a_failing_job_is_reported_as_failed(cluster: Cluster) -> None:
+    done = cluster.submit("python", "jobs/catalog_qa.py", "--no-such-setting", "1")
     assert done.returncode != 0
     assert "no-such-setting" in (done.stdout + done.stderr).replace("_", "-")
     assert "succeeded" not in done.stdout

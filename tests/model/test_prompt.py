@@ -98,10 +98,10 @@ def test_a_prompt_that_cannot_be_encoded_says_why(messages: list[dict[str, Any]]
 def _released_like(tmp_path: Path, **changes: Any) -> Path:
     """The shipped file with its specials at other ids and not flagged special, as some are in the released one."""
     document = json.loads(build().to_str())
-    top = max(token["id"] for token in document["added_tokens"])
-    for token in document["added_tokens"]:
-        if token["id"] > 2:
-            token.update(id=2 * top - token["id"], special=False)
+    head, tail = document["added_tokens"][:3], document["added_tokens"][3:]
+    for token, moved in zip(tail, sorted((token["id"] for token in tail), reverse=True), strict=True):
+        token.update(id=moved, special=False)
+    document["added_tokens"] = head + tail[::-1]
     document.update(changes)
     path = tmp_path / "tokenizer.json"
     path.write_text(json.dumps(document), encoding="utf-8")
@@ -112,12 +112,11 @@ def test_special_ids_come_from_the_file_not_from_constants(tmp_path: Path) -> No
     other = Tokenizer(_released_like(tmp_path))
     messages = [{"role": "user", "content": "<think> <｜User｜> 12 red"}]
     assert other.user_id != TOKENIZER.user_id
-    assert [i in other.special_ids for i in other.encode_plain("<think><｜User｜>")] == [False] * len(
-        TOKENIZER.encode_plain("<think><｜User｜>")
-    )
+    assert other.encode("<｜User｜>") == [other.user_id]
+    assert other.special_ids.isdisjoint(other.encode_plain("<think><｜User｜>"))
     assert other.encode_messages(messages, "chat").count(other.user_id) == 1
     assert other.decode(other.encode_messages(messages, "chat")) == render(messages, "chat")
-    assert other.vocab_size > max(other.special_ids)
+    assert other.vocab_size == TOKENIZER.vocab_size
 
 
 @pytest.mark.parametrize("missing", [prompt.IMAGE, prompt.END_BOX, prompt.THINK])

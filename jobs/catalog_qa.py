@@ -1,0 +1,27 @@
+"""Ask questions of every image in a catalog; write answers that point. `--help` lists the settings."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from pipeline.run import run
+from pipeline.settings import Settings
+
+
+def main() -> int:
+    try:
+        run(Settings.load(sys.argv[1:]))
+    except ValueError as error:
+        print(f"catalog_qa.py: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("catalog_qa.py: stopped; no run record was written", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

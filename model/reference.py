@@ -1,0 +1,41 @@
+"""The slow, obvious generate(): one question at a time, no batch, no pages, no fork. The engine is tested against it."""
+
+from __future__ import annotations
+
+import torch
+from PIL import Image
+
+from .grammar import Grammar
+from .image import plan, to_patches
+from .prompt import Tokenizer
+from .sampling import greedy
+from .vision_language_model import VisionLanguageModel
+
+
+@torch.inference_mode()
+def generate(
+    model: VisionLanguageModel,
+    tokenizer: Tokenizer,
+    grammar: Grammar,
+    image: Image.Image,
+    question: str,
+    max_output_tokens: int,
+) -> list[int]:
+    """Token ids of the response to one question about one RGB image, greedily, under the grammar; EOS not included."""
+    prefix, tail = tokenizer.encode_question(question)
+    geometry = plan(*image.size, model.config)
+    features = model.see(to_patches(image, geometry, model.config)[None], geometry)
+    ids = torch.tensor([model.expand(prefix + tail, [geometry], tokenizer.image_id)])
+    hidden, state = model(model.embed_prompt(ids, features), ids, torch.arange(ids.shape[1])[None], model.empty_state(1))
+    place, response = grammar.start("thinking"), []
+    while len(response) < max_output_tokens:
+        allowed = grammar.allowed(place, max_output_tokens - len(response))
+        token = int(greedy(model.head(hidden[:, -1]), allowed[None])[0])
+        place = grammar.advance(place, token)
+        if place.finished:
+            break
+        response.append(token)
+        position = torch.tensor([[ids.shape[1] + len(response) - 1]])
+        next_id = torch.tensor([[token]])
+        hidden, state = model(model.embed_prompt(next_id), next_id, position, state)
+    return response

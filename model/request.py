@@ -1,0 +1,74 @@
+"""What goes into an engine and what comes out: requests, completions, errors, counters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from PIL import Image
+
+
+class RequestError(ValueError):
+    """This one request can't be answered; others can. `kind` is a word for tables."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+class EngineDead(RuntimeError):
+    """The engine can't go on; its process should end so that its work moves elsewhere."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """One image with its questions. `image` is RGB, upright; at most `max_output_tokens` for each response."""
+
+    image: Image.Image
+    questions: tuple[str, ...]
+    max_output_tokens: int = 256
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What one answer took. Tokens as the model counts them; `kv_entries` = CSA entries of the image in one layer;
+    `kv_bytes` = what the question's sequence held of the cache, pages shared with its siblings included;
+    `shared_prefill` = the image was prefilled for an earlier question of the request."""
+
+    image_tokens: int
+    prompt_tokens: int
+    output_tokens: int
+    kv_entries: int
+    kv_bytes: int
+    shared_prefill: bool
+
+
+@dataclass(frozen=True)
+class Completion:
+    """One response: thinking, `</think>`, answer, tags kept. `confidence` is the geometric mean of the probabilities
+    of the tokens that the grammar left open."""
+
+    text: str
+    token_ids: tuple[int, ...]
+    finish_reason: Literal["stop", "length"]
+    confidence: float
+    usage: Usage
+
+
+@dataclass
+class EngineStats:
+    """Counters since the engine started; times in seconds. Busy and idle are of the engine's own thread."""
+
+    busy_s: float = 0.0
+    idle_s: float = 0.0
+    idle_reasons: dict[str, float] = field(default_factory=dict)
+    steps: int = 0
+    requests: int = 0
+    answers: int = 0
+    prompt_tokens: int = 0
+    output_tokens: int = 0
+    kv_budget_bytes: int = 0
+    kv_peak_bytes: int = 0
+    kv_bytes_predicted: int = 0
+    kv_bytes_measured: int = 0
+    images_in_flight_peak: int = 0

@@ -1,0 +1,192 @@
+"""The run record: what a run was told, what it did, and how fast. Written as run.json, printed as a short table."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import re
+import shutil
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from .gold import boxes_of
+from .settings import Settings
+from .sink import Tally
+
+_PACKAGES = ("ray", "torch", "pyarrow", "pillow")
+_SECRETS = re.compile(
+    r"(?P<userinfo>(?<=://)[^/@\s]+(?=@))"
+    r"|(?<=[?&])(?P<name>[^=&\s]*(?:key|token|secret|signature|password|credential)[^=&\s]*)=[^&\s]*"
+    r"|\b(?:AKIA|ASIA)[0-9A-Z]{16}\b",
+    re.IGNORECASE,
+)
+
+
+def run_record(
+    run_id: str,
+    settings: Settings,
+    tally: Tally,
+    engines: Sequence[Mapping[str, Any]],
+    times: tuple[datetime, datetime],
+    seconds_answering: float,
+) -> dict[str, Any]:
+    """The record of a finished run. `engines`: an EngineStats of each, as a mapping; seconds by stage are sums over
+    images, which are worked on side by side, so they may exceed the duration."""
+    started, finished = times
+    duration = (finished - started).total_seconds()
+    rate_over = max(seconds_answering, 1e-9)
+    return {
+        "run_id": run_id,
+        "started_at": started.isoformat(),
+        "finished_at": finished.isoformat(),
+        "seconds": {"total": round(duration, 3), "answering": round(seconds_answering, 3)},
+        "settings": {name: _without_secrets(value) for name, value in settings.model_dump().items()},
+        "versions": _versions(),
+        "counts": {
+            "images": tally.images,
+            "images_answered": tally.images_ok,
+            "answers": tally.rows,
+            "ok": tally.ok,
+            "error": tally.rows - tally.ok,
+            "cut_off": tally.cut_off,
+            "files": tally.files,
+        },
+        "errors": _by_stage(tally.errors),
+        "image_notes": dict(tally.notes.most_common()),
+        "answers_per_second": round(tally.rows / rate_over, 3),
+        "images_per_second": round(tally.images / rate_over, 3),
+        "tokens": {"prompt": tally.prompt_tokens, "output": tally.output_tokens},
+        "answers_with_shared_prefill": tally.shared_prefill,
+        "stage_seconds": {stage: spent / 1e6 for stage, spent in tally.microseconds.items()},
+        "engines": _engine_totals(engines),
+        "gold": _gold(tally),
+    }
+
+
+def summary(record: Mapping[str, Any], first: Sequence[Mapping[str, Any]], output: str) -> str:
+    """The short table at the end of a run: first answers, counts, errors, score, engine, and where things are."""
+    counts, engines, gold = record["counts"], record["engines"], record["gold"]
+    lines = _answer_lines(first)
+    lines += [
+        f"{counts['answers']} answers for {counts['images']} images in {record['seconds']['total']:.1f} s"
+        f" ({record['answers_per_second']:.1f} answers/s once the engine was ready):"
+        f" {counts['ok']} ok, {counts['error']} {'error' if counts['error'] == 1 else 'errors'}"
+    ]
+    kinds = sorted(((count, f"{stage}/{kind}") for stage, by in record["errors"].items() for kind, count in by.items()))
+    if kinds:
+        lines.append("errors   " + ", ".join(f"{name} {count}" for count, name in reversed(kinds)))
+    if counts["cut_off"]:
+        lines.append(f"cut off  {counts['cut_off']} responses at max_output_tokens")
+    if gold:
+        lines.append("gold     " + "; ".join(_gold_parts(gold)))
+    if engines["requests"]:
+        lines.append(
+            f"KV cache {engines['kv_bytes_per_image']:,} bytes an image"
+            f" (predicted {engines['kv_bytes_per_image_predicted']:,});"
+            f" at most {engines['images_in_flight_peak']} images in flight,"
+            f" {engines['kv_peak_bytes'] / 1e6:.1f} of {engines['kv_budget_bytes'] / 1e6:.0f} MB;"
+            f" engine busy {engines['busy_share'] * 100:.0f} %"
+        )
+    return "\n".join([*lines, f"written  {output}"])
+
+
+def printable(text: str) -> str:
+    """Text from a catalog or a model, fit for a terminal: whatever could steer it is written out as an escape."""
+    return "".join(c if c.isprintable() else "␤" if c == "\n" else c.encode("unicode_escape").decode() for c in text)
+
+
+def _answer_lines(first: Sequence[Mapping[str, Any]]) -> list[str]:
+    if not first:
+        return []
+    rows = [("image", "question", "answer", "boxes in pixels", "KV entries")]
+    for row in first:
+        boxes = " ".join("[" + " ".join(f"{value:.0f}" for value in box) + "]" for box in boxes_of(row)) or "-"
+        entries = str(row["usage"]["kv_entries"])
+        rows.append((printable(row["image_id"]), printable(row["question"]), printable(row["answer"]), boxes, entries))
+    room = max(shutil.get_terminal_size((120, 24)).columns - 12, 60)
+    shares = [room * share // 100 for share in (18, 32, 16, 34)]
+    widths = [min(max(len(row[i]) for row in rows), share) for i, share in enumerate(shares)]
+    lines = []
+    for *texts, entries in rows:
+        cells = [_fitted(cell, width).ljust(width) for cell, width in zip(texts, widths, strict=True)]
+        lines.append("  ".join([*cells, entries.rjust(10)]))
+    return [lines[0], "-" * len(lines[0]), *lines[1:], ""]
+
+
+def _fitted(text: str, width: int) -> str:
+    return text if len(text) <= width else text[: width - 1] + "…"
+
+
+def _gold_parts(gold: Mapping[str, Any]) -> list[str]:
+    parts = []
+    if gold["answers"]:
+        parts.append(f"{gold['exact_share'] * 100:.1f} % of {gold['answers']} answers exact")
+    if gold["boxes_scored"]:
+        parts.append(f"mean IoU of the boxes {gold['mean_iou']:.3f} over {gold['boxes_scored']} answers")
+    return parts
+
+
+def _gold(tally: Tally) -> dict[str, Any] | None:
+    if not tally.gold_answers and not tally.gold_boxes:
+        return None
+    return {
+        "answers": tally.gold_answers,
+        "exact_share": tally.gold_exact / tally.gold_answers if tally.gold_answers else None,
+        "boxes_scored": tally.gold_boxes,
+        "mean_iou": tally.gold_iou / tally.gold_boxes if tally.gold_boxes else None,
+    }
+
+
+def _engine_totals(engines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Sums over the engines; budget and peaks are of the one where they were largest."""
+
+    def total(name: str) -> Any:
+        return sum(engine[name] for engine in engines)
+
+    def most(name: str) -> Any:
+        return max((engine[name] for engine in engines), default=0)
+
+    reasons: Counter[str] = Counter()
+    for engine in engines:
+        reasons.update(engine["idle_reasons"])
+    requests, seconds = total("requests"), total("busy_s") + total("idle_s")
+    return {
+        "count": len(engines),
+        "requests": requests,
+        "steps": total("steps"),
+        "busy_share": round(total("busy_s") / seconds, 4) if seconds else 0.0,
+        "idle_seconds": {reason: round(spent, 3) for reason, spent in reasons.most_common()},
+        "kv_budget_bytes": most("kv_budget_bytes"),
+        "kv_peak_bytes": most("kv_peak_bytes"),
+        "kv_bytes_per_image": total("kv_bytes_measured") // requests if requests else 0,
+        "kv_bytes_per_image_predicted": total("kv_bytes_predicted") // requests if requests else 0,
+        "images_in_flight_peak": most("images_in_flight_peak"),
+    }
+
+
+def _by_stage(errors: Counter[str]) -> dict[str, dict[str, int]]:
+    stages: dict[str, dict[str, int]] = {}
+    for name, count in errors.most_common():
+        stage, _, kind = name.partition("/")
+        stages.setdefault(stage, {})[kind] = count
+    return stages
+
+
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for package in ("deixis", *_PACKAGES):
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:  # run from a checkout that was never installed
+            versions[package] = "not installed"
+    return versions
+
+
+def _without_secrets(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_without_secrets(item) for item in value]
+    if not isinstance(value, str):
+        return value
+    return _SECRETS.sub(lambda match: f"{match['name']}=***" if match["name"] else "***", value)
