@@ -7,13 +7,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pipeline.run import run
 from pipeline.settings import Settings
 
 
 def main() -> int:
     try:
-        run(Settings.load(sys.argv[1:]))
+        settings = Settings.load(sys.argv[1:])
+        from pipeline.run import run  # Ray and torch take seconds to import: --help and mistakes needn't wait
+
+        run(settings)
     except ValueError as error:
         print(f"catalog_qa.py: {error}", file=sys.stderr)
         return 2

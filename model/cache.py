@@ -1,4 +1,4 @@
-"""The KV cache of the engine: slots and pages under one budget of bytes, footprints, forks.
+"""The KV cache of the engine: slots and pages under one budget of bytes, and footprints.
 
 Each running sequence owns one slot: in every layer its sliding window (raw entries, the token of position p at p % W)
 and the unfinished windows of the compressors. Finished compressed entries lie in pages; one page spans `page_tokens`
@@ -16,8 +16,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
-from typing import TypeVar
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -26,31 +25,8 @@ from .attention import CSA_RATIO, LayerState
 from .compression import NO_ENTRY, CompressorState
 from .config import Config
 
-State = TypeVar("State", LayerState, CompressorState)
 MIN_PAGE_TOKENS = 16
 PENDING = ("pending_kv_BmW", "pending_gate_BmW", "previous_kv_BmD", "previous_gate_BmD")
-
-
-def fork(state: list[LayerState], times: int) -> list[LayerState]:
-    """Each sequence of `state` `times` times over, copies side by side: [B, ...] -> [B * times, ...]."""
-    batch = state[0].window_BWD.shape[0]
-    return select(state, torch.arange(batch, device=state[0].window_BWD.device).repeat_interleave(times))
-
-
-def select(state: list[LayerState], rows: Tensor) -> list[LayerState]:
-    """Copies of the sequences that `rows` names, any number of times each: [B, ...] -> [len(rows), ...]."""
-    return [_select(layer, rows) for layer in state]
-
-
-def _select(state: State, rows: Tensor) -> State:
-    changed = {}
-    for field in fields(state):
-        value = getattr(state, field.name)
-        if isinstance(value, Tensor):
-            changed[field.name] = value[rows]
-        elif value is not None:
-            changed[field.name] = _select(value, rows)
-    return replace(state, **changed)
 
 
 @dataclass(frozen=True)
@@ -135,7 +111,9 @@ class Cache:
     How the budget is split: for each slot as many pages as `typical_tokens` of one sequence fill.
     """
 
-    def __init__(self, config: Config, budget_bytes: int, dtype: torch.dtype, device: torch.device, typical_tokens: int) -> None:
+    def __init__(
+        self, config: Config, budget_bytes: int, dtype: torch.dtype, device: torch.device, typical_tokens: int
+    ) -> None:
         self.config, self.layout, self.budget_bytes = config, CacheLayout(config, dtype.itemsize), budget_bytes
         layout = self.layout
         each = layout.slot_bytes + -(-typical_tokens // layout.page_tokens) * layout.page_bytes
@@ -144,8 +122,8 @@ class Cache:
         self.num_pages = spare // layout.page_bytes if layout.page_bytes else self.num_slots
         if self.num_slots < 1:
             raise ValueError(
-                f"a KV budget of {budget_bytes} bytes holds no sequence of {typical_tokens} tokens, which takes {each}; "
-                f"raise it to at least that"
+                f"a KV budget of {budget_bytes} bytes holds no sequence of {typical_tokens} tokens, which takes "
+                f"{each}; raise it to at least that"
             )
         self._layers = [_LayerPool(config, ratio, self, dtype, device) for ratio in config.compress_ratios]
         held = sum(tensor.nbytes for layer in self._layers for tensor in layer.tensors())
@@ -169,7 +147,8 @@ class Cache:
 
     def reserve(self, footprint: Footprint) -> list[CachedSequence]:
         """All that a request will ever need, one sequence for each question, sharing the image's full pages."""
-        assert self.can_hold(footprint), f"{footprint} does not fit {len(self._free_slots)} slots, {len(self._free_pages)} pages"
+        free = f"{len(self._free_slots)} slots, {len(self._free_pages)} pages"
+        assert self.can_hold(footprint), f"{footprint} reserved with {free} free"
         shared = [self._free_pages.pop() for _ in range(footprint.shared_pages)]
         sequences = []
         for own in footprint.own_pages:

@@ -49,14 +49,15 @@ class Compressor(nn.Module):
     def empty_state(self, batch: int, like: Tensor) -> CompressorState:
         """The state before the first token, in the type and on the device of `like`."""
         width, overlap = self.ape.shape[1], self.entry_width if self.overlap else 0
-        wide = {"dtype": torch.float32, "device": like.device}
+        wide = like.new_zeros(batch, self.ratio, width, dtype=torch.float32)
+        before = like.new_zeros(batch, self.ratio, overlap, dtype=torch.float32)
         return CompressorState(
             like.new_zeros(batch, 0, self.entry_width),
             torch.zeros(batch, 0, dtype=torch.int64, device=like.device),
-            torch.zeros(batch, self.ratio, width, **wide),
-            torch.zeros(batch, self.ratio, width, **wide),
-            torch.zeros(batch, self.ratio, overlap, **wide),
-            torch.full((batch, self.ratio, overlap), float("-inf"), **wide),  # no weight before the first window
+            wide,
+            wide,
+            before,
+            before - torch.inf,  # no weight before the first window
         )
 
     def forward(
@@ -98,7 +99,13 @@ class Compressor(nn.Module):
         )
 
     def _step(
-        self, kv: Tensor, gate: Tensor, positions_B1: Tensor, state: CompressorState, frequencies: Tensor, dtype: torch.dtype
+        self,
+        kv: Tensor,
+        gate: Tensor,
+        positions_B1: Tensor,
+        state: CompressorState,
+        frequencies: Tensor,
+        dtype: torch.dtype,
     ) -> CompressorState:
         slot_B11 = (positions_B1 % self.ratio)[..., None]
         pending_kv = state.pending_kv_BmW.scatter(1, slot_B11.expand_as(kv), kv)

@@ -15,10 +15,13 @@ Frame = Literal["image", "canvas"]
 # Keys of released config files that the native model has no use for: the draft layers, the quantisation of the
 # shards, bookkeeping of other libraries. Any other unknown key is an error.
 FOREIGN_KEYS = frozenset(
-    "architectures attention_bias attention_dropout bos_token_id eos_token_id pad_token_id dtype torch_dtype "
-    "expert_dtype hidden_act initializer_range model_type num_key_value_heads num_nextn_predict_layers "
-    "quantization_config tie_word_embeddings transformers_version use_cache dspark_block_size dspark_markov_rank "
-    "dspark_noise_token_id dspark_target_layer_ids topk_method norm_topk_prob scoring_func rope_type note".split()
+    (
+        *("architectures", "attention_bias", "attention_dropout", "bos_token_id", "eos_token_id", "pad_token_id"),
+        *("dtype", "torch_dtype", "expert_dtype", "hidden_act", "initializer_range", "model_type", "use_cache"),
+        *("num_key_value_heads", "num_nextn_predict_layers", "quantization_config", "tie_word_embeddings"),
+        *("transformers_version", "topk_method", "norm_topk_prob", "scoring_func", "rope_type", "note"),
+        *("dspark_block_size", "dspark_markov_rank", "dspark_noise_token_id", "dspark_target_layer_ids"),
+    )
 )
 
 

@@ -20,13 +20,14 @@ import torch
 from torch import Tensor
 
 from .attention import LayerState
-from .cache import Cache, Footprint, select
+from .cache import Cache, Footprint
 from .grammar import Grammar
 from .image import Geometry, plan, span, to_patches
 from .prompt import Tokenizer
 from .request import Completion, EngineDead, EngineStats, Request, RequestError, Usage
 from .sampling import greedy
-from .scheduler import Job, Running, Scheduler
+from .scheduler import Job, Running, Scheduler, alike
+from .state import select
 from .weights import load, revision
 
 __all__ = ["Completion", "EngineDead", "EngineStats", "NativeEngine", "Request", "RequestError", "Usage"]
@@ -129,13 +130,14 @@ class NativeEngine:
         prefix, tails = self._prompt(geometry, request.questions)
         longest = len(prefix) + max(map(len, tails)) + request.max_output_tokens
         if longest > self.config.max_position_embeddings:
-            raise RequestError("too_long", f"{longest} tokens; this checkpoint takes {self.config.max_position_embeddings}")
+            limit = self.config.max_position_embeddings
+            raise RequestError("too_long", f"{longest} tokens; this checkpoint takes {limit}")
         footprint = self.cache.layout.footprint(len(prefix), [len(tail) + request.max_output_tokens for tail in tails])
         if not self.cache.can_ever_hold(footprint):
             raise RequestError(
                 "kv_budget",
-                f"needs {footprint.total_bytes} bytes of KV cache ({footprint.slots} slots, {footprint.pages} pages); the "
-                f"budget of {self.cache.budget_bytes} holds {self.cache.num_slots} slots, {self.cache.num_pages} pages",
+                f"needs {footprint.total_bytes} bytes of KV cache ({footprint.slots} slots, {footprint.pages} pages); "
+                f"the budget of {self.cache.budget_bytes} holds {self.cache.num_slots} and {self.cache.num_pages}",
             )
         patches = to_patches(request.image, geometry, self.config)
         return Job(geometry, patches, prefix, tails, request.max_output_tokens, footprint, Future())
@@ -177,7 +179,7 @@ class NativeEngine:
     @torch.inference_mode()
     def step(self) -> None:
         """Admit what fits, prefill it, decode one token for everybody, collect who is done."""
-        for batch in _alike(self.scheduler.admit()):
+        for batch in alike(self.scheduler.admit()):
             self._prefill(batch)
         if self.scheduler.running:
             self._decode(self.scheduler.running)
@@ -259,7 +261,7 @@ class NativeEngine:
             if len(job.finished) == len(job.tails):
                 self._stats.kv_bytes_predicted += job.footprint.total_bytes
                 self._stats.kv_bytes_measured += self._held_bytes(job)
-                _resolve(job.future, [self._completion(job.finished[number]) for number in range(len(job.tails))])
+                job.resolve([self._completion(job.finished[number]) for number in range(len(job.tails))])
 
     def _held_bytes(self, job: Job) -> int:
         """What the sequences of a job held of the cache together."""
@@ -287,7 +289,7 @@ class NativeEngine:
     def _fail_running(self, error: Exception) -> None:
         """A failed step fails the requests in it, not the engine."""
         for job in self.scheduler.drop_running():
-            _fail(job.future, RequestError("engine_step", f"{type(error).__name__}: {error}"))
+            job.fail(RequestError("engine_step", f"{type(error).__name__}: {error}"))
 
     def _fail_everything(self, error: EngineDead) -> None:
         with self._wake:
@@ -296,22 +298,4 @@ class NativeEngine:
             self.scheduler.waiting.clear()
             self._arrived.clear()
         for job in [*waiting, *self.scheduler.drop_running()]:
-            _fail(job.future, error)
-
-
-def _alike(admitted: list[Job]) -> Iterable[list[Job]]:
-    """Admitted jobs by geometry of their patches: those that can run through the vision tower together."""
-    groups: dict[tuple[int, int], list[Job]] = defaultdict(list)
-    for job in admitted:
-        groups[job.geometry.patch_rows, job.geometry.patch_columns].append(job)
-    return groups.values()
-
-
-def _resolve(future: Future[list[Completion]], completions: list[Completion]) -> None:
-    if future.set_running_or_notify_cancel():
-        future.set_result(completions)
-
-
-def _fail(future: Future[list[Completion]], error: Exception) -> None:
-    if not future.done() and future.set_running_or_notify_cancel():
-        future.set_exception(error)
+            job.fail(error)

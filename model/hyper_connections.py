@@ -13,7 +13,7 @@ from .config import Config
 
 
 def _mixing_logits(streams_BTSH: Tensor, fn: Tensor, config: Config) -> Tensor:
-    """fn . RMS-normalised streams. The norm has no weight, so it is one factor a token and can come after the product."""
+    """fn . RMS-normalised streams. The norm has no weight, so it is one factor a token and can come last."""
     wide = streams_BTSH.flatten(2).float()
     square = torch.linalg.vector_norm(wide, dim=-1, keepdim=True).square() / wide.shape[-1]
     return F.linear(wide, fn.float()) * torch.rsqrt(square + config.rms_norm_eps)
@@ -22,7 +22,7 @@ def _mixing_logits(streams_BTSH: Tensor, fn: Tensor, config: Config) -> Tensor:
 def open_block(
     streams_BTSH: Tensor, fn: Tensor, base: Tensor, scale: Tensor, config: Config
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """What a block reads [B, T, H], and how its output and the streams are written back: post [.., S], mix [.., S, S]."""
+    """What a block reads [B, T, H], and how it is written back: post [B, T, S], mix [B, T, S, S]."""
     streams, eps = config.hc_mult, config.hc_eps
     sizes = [streams, streams, streams * streams]
     pre, post, mix = _mixing_logits(streams_BTSH, fn, config).split(sizes, dim=-1)

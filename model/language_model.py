@@ -5,6 +5,8 @@ Shapes: B sequences, T new tokens, S residual streams, H hidden, V vocabulary. T
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 
@@ -25,12 +27,13 @@ class Layer(nn.Module):
         self.ffn = MixtureOfExperts(config, hashed=index < config.num_hash_layers)
         self.attn_norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.ffn_norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
-        streams = config.hc_mult
-        for block in ("attn", "ffn"):
-            mixing = (2 + streams) * streams
-            self.register_parameter(f"hc_{block}_fn", nn.Parameter(torch.zeros(mixing, streams * config.hidden_size)))
-            self.register_parameter(f"hc_{block}_base", nn.Parameter(torch.zeros(mixing)))
-            self.register_parameter(f"hc_{block}_scale", nn.Parameter(torch.ones(3)))
+        mixing, width = (2 + config.hc_mult) * config.hc_mult, config.hc_mult * config.hidden_size
+        self.hc_attn_fn = nn.Parameter(torch.zeros(mixing, width))
+        self.hc_attn_base = nn.Parameter(torch.zeros(mixing))
+        self.hc_attn_scale = nn.Parameter(torch.ones(3))
+        self.hc_ffn_fn = nn.Parameter(torch.zeros(mixing, width))
+        self.hc_ffn_base = nn.Parameter(torch.zeros(mixing))
+        self.hc_ffn_scale = nn.Parameter(torch.ones(3))
 
     def forward(
         self, streams: Tensor, tokens: Tokens, state: LayerState, trace: list[AttentionTrace] | None
@@ -59,7 +62,13 @@ class LanguageModel(nn.Module):
 
     def empty_state(self, batch: int) -> list[LayerState]:
         """The state of `batch` sequences before their first token."""
-        return [layer.attn.empty_state(batch, self.embed.weight) for layer in self.layers]
+        return [layer.attn.empty_state(batch, self.embed.weight) for layer in self.each_layer()]
+
+    def each_layer(self) -> Iterator[Layer]:
+        """The layers, in order, as what they are."""
+        for layer in self.layers:
+            assert isinstance(layer, Layer), f"a {type(layer).__name__} among the layers"
+            yield layer
 
     def forward(
         self,
@@ -79,7 +88,7 @@ class LanguageModel(nn.Module):
         tokens = describe_tokens(ids_BT, positions_BT, self.config)
         streams = embeddings_BTH[:, :, None].expand(-1, -1, self.config.hc_mult, -1)
         after = []
-        for layer, layer_state in zip(self.layers, state, strict=True):
+        for layer, layer_state in zip(self.each_layer(), state, strict=True):
             streams, layer_state = layer(streams, tokens, layer_state, trace)
             after.append(layer_state)
             if inner is not None:

@@ -1,4 +1,4 @@
-"""The slow, obvious generate(): one question at a time, no batch, no pages, no fork. The engine is tested against it."""
+"""The slow, obvious generate(): one question at a time, no batch, no pages, no fork. The engine must equal it."""
 
 from __future__ import annotations
 
@@ -26,8 +26,10 @@ def generate(
     geometry = plan(*image.size, model.config)
     features = model.see(to_patches(image, geometry, model.config)[None], geometry)
     ids = torch.tensor([model.expand(prefix + tail, [geometry], tokenizer.image_id)])
-    hidden, state = model(model.embed_prompt(ids, features), ids, torch.arange(ids.shape[1])[None], model.empty_state(1))
-    place, response = grammar.start("thinking"), []
+    positions = torch.arange(ids.shape[1])[None]
+    hidden, state = model(model.embed_prompt(ids, features), ids, positions, model.empty_state(1))
+    place = grammar.start("thinking")
+    response: list[int] = []
     while len(response) < max_output_tokens:
         allowed = grammar.allowed(place, max_output_tokens - len(response))
         token = int(greedy(model.head(hidden[:, -1]), allowed[None])[0])

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import defaultdict, deque
+from collections.abc import Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from .cache import Cache, Footprint, CachedSequence
+from .cache import Cache, CachedSequence, Footprint
 from .grammar import State
 from .image import Geometry
 from .request import Completion
 
 
-@dataclass
+@dataclass(eq=False)
 class Running:
     """One question that is being answered."""
 
@@ -32,7 +33,7 @@ class Running:
         return self.place.finished or len(self.output) >= self.job.max_output_tokens
 
 
-@dataclass
+@dataclass(eq=False)
 class Job:
     """One request on its way: prepared (patches, ids), then running as one `Running` for each question."""
 
@@ -45,6 +46,23 @@ class Job:
     future: Future[list[Completion]]
     sequences: list[CachedSequence] = field(default_factory=list)  # once admitted, one for each question
     finished: dict[int, Running] = field(default_factory=dict)
+
+    def resolve(self, completions: list[Completion]) -> None:
+        """Hand the completions to whoever waits for them, if anybody still does."""
+        if self.future.set_running_or_notify_cancel():
+            self.future.set_result(completions)
+
+    def fail(self, error: Exception) -> None:
+        if not self.future.done() and self.future.set_running_or_notify_cancel():
+            self.future.set_exception(error)
+
+
+def alike(admitted: list[Job]) -> Iterable[list[Job]]:
+    """Admitted jobs by the grid of their patches: those that can run through the vision tower together."""
+    groups: dict[tuple[int, int], list[Job]] = defaultdict(list)
+    for job in admitted:
+        groups[job.geometry.patch_rows, job.geometry.patch_columns].append(job)
+    return groups.values()
 
 
 class Scheduler:

@@ -50,9 +50,8 @@ class VisionLanguageModel(LanguageModel):
     def expand(self, ids: Sequence[int], geometries: Sequence[Geometry], image_id: int) -> list[int]:
         """Ids with each image placeholder replaced by its span, as vocab_size + TokenType (reference section 4)."""
         if ids.count(image_id) != len(geometries):
-            raise ValueError(
-                f"the prompt has {ids.count(image_id)} image placeholders for {len(geometries)} images; give one image each"
-            )
+            found, given = ids.count(image_id), len(geometries)
+            raise ValueError(f"the prompt has {found} image placeholders for {given} images; give one image for each")
         expanded: list[int] = []
         images = iter(geometries)
         for token_id in ids:
@@ -69,8 +68,10 @@ class VisionLanguageModel(LanguageModel):
         """Logits [positions, V] of a whole prompt in one uncached pass, one image for each placeholder `image_id`."""
         geometries = [plan(*image.size, self.config) for image in images]
         device = self.image_start.device
-        patches = [to_patches(image, g, self.config)[None].to(device) for image, g in zip(images, geometries, strict=True)]
-        features = [self.see(p, g)[0] for p, g in zip(patches, geometries, strict=True)]
+        features = [
+            self.see(to_patches(image, geometry, self.config)[None].to(device), geometry)[0]
+            for image, geometry in zip(images, geometries, strict=True)
+        ]
         ids_BT = torch.tensor([self.expand(ids, geometries, image_id)], device=device)
         embeddings = self.embed_prompt(ids_BT, torch.cat(features)[None] if features else None)
         positions = torch.arange(ids_BT.shape[1], device=device)[None]

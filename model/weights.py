@@ -10,16 +10,19 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from .config import Config
+from .layers import rope_frequencies
 from .vision_language_model import VisionLanguageModel
 
 # Kept in fp32 whatever the type of the rest, as in the official checkpoint: small, and sensitive.
 WIDE = ("hc_", "attn_sink", ".ape", "gate.bias")
 
 
-def load(folder: str | Path, *, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu") -> VisionLanguageModel:
+def load(
+    folder: str | Path, *, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu"
+) -> VisionLanguageModel:
     """The model of a checkpoint folder (`config.json`, `*.safetensors`), in `dtype` on `device`, ready to answer.
 
     Every tensor is used exactly once; a missing, unknown or misshapen one is a `ValueError` with its name.
@@ -88,10 +91,7 @@ def _tensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
                 yield name, file.get_tensor(name)
 
 
-def _fill_buffers(model: nn.Module, config: Config, device: torch.device) -> None:
+def _fill_buffers(model: VisionLanguageModel, config: Config, device: torch.device) -> None:
     """Make the buffers that no checkpoint holds, which the meta device left empty."""
-    from .layers import rope_frequencies
-
-    for layer in model.get_submodule("layers").children():
-        compressed = bool(layer.attn.ratio)
-        layer.attn.frequencies = rope_frequencies(config, compressed).to(device)
+    for layer in model.each_layer():
+        layer.attn.frequencies = rope_frequencies(config, compressed=layer.attn.ratio > 0).to(device)

@@ -1,7 +1,4 @@
-"""The answers table, schema version 1, and how a response becomes a row of it.
-
-A row is one (image, question). `question_id` is the question's position in its image's list: "0", "1", …
-"""
+"""How a response, or an error, becomes a row of the answers table: parsed, and in the pixels of the original."""
 
 from __future__ import annotations
 
@@ -12,71 +9,14 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
-
 from model import image as model_image
 from model import primitives
 from model.config import Config
 
-from .rows import ERROR, questions_of
+from .rows import ANSWERS, questions_of
 
 if TYPE_CHECKING:
     from model.engine import Completion
-
-SCHEMA_VERSION = "1"
-
-# Lists name their items "element" because Parquet does: so the schema is the same in every file format.
-PRIMITIVE = pa.struct(
-    [
-        ("kind", pa.string()),  # box | point
-        ("label", pa.string()),
-        ("part", pa.string()),  # reasoning | answer
-        ("group", pa.int32()),
-        ("item", pa.int32()),
-        ("x1", pa.float32()),
-        ("y1", pa.float32()),
-        ("x2", pa.float32()),
-        ("y2", pa.float32()),
-        ("frame", pa.list_(pa.field("element", pa.int16()), 4)),
-        ("valid", pa.bool_()),
-    ]
-)
-USAGE = pa.struct(
-    [
-        ("image_tokens", pa.int32()),
-        ("prompt_tokens", pa.int32()),
-        ("output_tokens", pa.int32()),
-        ("kv_entries", pa.int32()),
-        ("kv_bytes", pa.int64()),
-        ("shared_prefill", pa.bool_()),
-    ]
-)
-ANSWERS = pa.schema(
-    [
-        ("run_id", pa.string()),
-        ("image_id", pa.string()),
-        ("question_id", pa.string()),
-        ("image_uri", pa.string()),
-        ("image_sha256", pa.string()),
-        ("image_width", pa.int32()),
-        ("image_height", pa.int32()),
-        ("question", pa.string()),
-        ("status", pa.string()),
-        ("error", ERROR),
-        ("answer", pa.string()),
-        ("answer_number", pa.float64()),
-        ("reasoning", pa.string()),
-        ("primitives", pa.list_(pa.field("element", PRIMITIVE))),
-        ("finish_reason", pa.string()),
-        ("confidence", pa.float32()),
-        ("usage", USAGE),
-        ("model", pa.string()),
-        ("model_revision", pa.string()),
-        ("prompt_sha256", pa.string()),
-        ("answered_at", pa.timestamp("us", tz="UTC")),
-    ],
-    metadata={"deixis.schema_version": SCHEMA_VERSION},
-)
 
 _NUMBER = re.compile(r"[+-]?(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?:\.[0-9]+)?")
 

@@ -20,10 +20,11 @@ from model.config import Config
 from model.engine import Completion, NativeEngine, Request, RequestError
 
 from . import store
-from .answers import ANSWERS, Author, answer_row, error_row
+from .answers import Author, answer_row, error_row
 from .decoding import ImageError, check, decode
 from .drawing import draw
 from .record import printable
+from .rows import ANSWERS
 from .settings import Settings, require_checkpoint
 
 _KV_BUDGET_MB = 64

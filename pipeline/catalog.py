@@ -1,7 +1,7 @@
 """Catalog in, image rows out: a Parquet file or folder of them, a folder of images, or an s3:// prefix of either.
 
 `open_catalog` looks at names and schemas, `Catalog.check` at ids and questions; neither loads an image. The rows are
-then read in units, each by its own task: a row group of a Parquet file, or a run of listed files.
+then read in units, each by its own task: some rows of a Parquet file, or a run of listed files.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .parquet import Columns, parquet_units
 from .rows import IMAGE_ROWS, questions_of
 from .settings import Settings
 
-_FILES_PER_UNIT = 256
+_FILES_PER_UNIT = 32
 _EXAMPLES = 3
 
 

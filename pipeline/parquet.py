@@ -17,6 +17,10 @@ from . import store
 from .rows import GOLD_BOXES, IMAGE_ROWS, questions_of
 
 _ROWS_PER_BATCH = 32  # with image bytes, of up to max_image_bytes each
+# A row group is read by several tasks, so that it feeds several actors. Each must pass over the rows before its own:
+# cheap for addresses, some copying for bytes on a disk; bytes from S3 would be fetched as often, so they are not split.
+_SLICES_OF_ADDRESSES, _SLICES_OF_BYTES = 256, 8
+_ROWS_PER_SLICE = 32  # at least
 _IDS_PER_BATCH = 65_536
 _IMAGE_COLUMNS = ("image", "image_uri", "uri", "url", "path")
 
@@ -43,10 +47,11 @@ class Layout(NamedTuple):
 
 @dataclass(frozen=True)
 class ParquetUnit:
-    """The first `num_rows` rows of one row group."""
+    """Some rows of one row group."""
 
     file: str
     row_group: int
+    start: int
     num_rows: int
     layout: Layout
     questions: tuple[str, ...]
@@ -98,23 +103,27 @@ class ParquetUnit:
         return pa.Table.from_arrays(columns, schema=IMAGE_ROWS)
 
     def _batches(self, columns: list[str], batch_size: int) -> Iterator[pa.RecordBatch]:
-        left = self.num_rows
-        if not left:
-            return
+        position, end = 0, self.start + self.num_rows
         with _open(self.file) as file:
             for batch in file.iter_batches(batch_size, [self.row_group], columns):
-                yield batch.slice(0, left)
-                left -= batch.num_rows
-                if left <= 0:
+                wanted = batch.slice(max(self.start - position, 0), end - max(position, self.start))
+                if wanted.num_rows:
+                    yield wanted
+                position += batch.num_rows
+                if position >= end:
                     return
 
 
 def parquet_units(file: str, columns: Columns) -> Iterator[ParquetUnit]:
-    """The row groups of a file. ValueError when it is no Parquet file or lacks a column that is needed."""
+    """The rows of a file, in slices. ValueError when it is no Parquet file or lacks a column that is needed."""
     with _open(file) as parquet:
         layout = _layout(file, parquet.schema_arrow, columns)
+        slices = _SLICES_OF_ADDRESSES if layout.image is None else 1 if store.is_s3(file) else _SLICES_OF_BYTES
         for group in range(parquet.num_row_groups):
-            yield ParquetUnit(file, group, parquet.metadata.row_group(group).num_rows, layout, columns.questions)
+            rows = parquet.metadata.row_group(group).num_rows
+            step = max(_ROWS_PER_SLICE, -(-rows // slices))
+            for start in range(0, rows, step):
+                yield ParquetUnit(file, group, start, min(step, rows - start), layout, columns.questions)
 
 
 def _open(file: str) -> pq.ParquetFile:

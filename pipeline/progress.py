@@ -21,7 +21,8 @@ class Progress:
         self._read = read
         self._is_terminal = out.isatty()
         self._began = time.monotonic()
-        self._shown = ""
+        self._width = 0  # of the line on the terminal
+        self._last_answers = 0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._show_until_stopped, name="progress", daemon=True)
 
@@ -36,7 +37,7 @@ class Progress:
         self._thread.join()
         if kind is None:
             self.show()
-        if self._is_terminal and self._shown:
+        if self._is_terminal and self._width:
             self._out.write("\n")
             self._out.flush()
 
@@ -45,16 +46,18 @@ class Progress:
             self.show()
 
     def show(self) -> None:
-        """Draws the present state, unless it is what stands there already."""
-        line = progress_line(self._read(), self._total, time.monotonic() - self._began)
-        if line == self._shown:
+        """Draws the present state; what is complete is said once."""
+        done = self._read()
+        if done["answers"] == self._total == self._last_answers:
             return
+        self._last_answers = done["answers"]
+        line = progress_line(done, self._total, time.monotonic() - self._began)
         if self._is_terminal:
-            self._out.write(f"\r{line}{' ' * (len(self._shown) - len(line))}")
+            self._out.write(f"\r{line}{' ' * (self._width - len(line))}")
         else:
             self._out.write(line + "\n")
         self._out.flush()
-        self._shown = line
+        self._width = len(line)
 
 
 def progress_line(done: Mapping[str, int], total: int, seconds: float) -> str:

@@ -1,4 +1,7 @@
-"""The image row, as a table: what travels from the catalog to the engine."""
+"""The tables: image rows, which travel from the catalog to the engine, and answer rows, which are written.
+
+Nothing heavy is imported here, so that tasks that only read or write start quickly.
+"""
 
 from __future__ import annotations
 
@@ -33,6 +36,62 @@ CHECKED_ROWS = pa.schema(
         ("error", ERROR),
         ("fetch_seconds", pa.float64()),
     ]
+)
+
+# The answers table. A row is one (image, question); question_id is the question's place in its image's list: "0", …
+SCHEMA_VERSION = "1"
+
+# Lists name their items "element" because Parquet does: so the schema is the same in every file format.
+PRIMITIVE = pa.struct(
+    [
+        ("kind", pa.string()),  # box | point
+        ("label", pa.string()),
+        ("part", pa.string()),  # reasoning | answer
+        ("group", pa.int32()),
+        ("item", pa.int32()),
+        ("x1", pa.float32()),
+        ("y1", pa.float32()),
+        ("x2", pa.float32()),
+        ("y2", pa.float32()),
+        ("frame", pa.list_(pa.field("element", pa.int16()), 4)),
+        ("valid", pa.bool_()),
+    ]
+)
+USAGE = pa.struct(
+    [
+        ("image_tokens", pa.int32()),
+        ("prompt_tokens", pa.int32()),
+        ("output_tokens", pa.int32()),
+        ("kv_entries", pa.int32()),
+        ("kv_bytes", pa.int64()),
+        ("shared_prefill", pa.bool_()),
+    ]
+)
+ANSWERS = pa.schema(
+    [
+        ("run_id", pa.string()),
+        ("image_id", pa.string()),
+        ("question_id", pa.string()),
+        ("image_uri", pa.string()),
+        ("image_sha256", pa.string()),
+        ("image_width", pa.int32()),
+        ("image_height", pa.int32()),
+        ("question", pa.string()),
+        ("status", pa.string()),
+        ("error", ERROR),
+        ("answer", pa.string()),
+        ("answer_number", pa.float64()),
+        ("reasoning", pa.string()),
+        ("primitives", pa.list_(pa.field("element", PRIMITIVE))),
+        ("finish_reason", pa.string()),
+        ("confidence", pa.float32()),
+        ("usage", USAGE),
+        ("model", pa.string()),
+        ("model_revision", pa.string()),
+        ("prompt_sha256", pa.string()),
+        ("answered_at", pa.timestamp("us", tz="UTC")),
+    ],
+    metadata={"deixis.schema_version": SCHEMA_VERSION},
 )
 
 

@@ -30,9 +30,10 @@ from .record import run_record, summary
 from .settings import PROJECT, Settings, require_checkpoint
 from .sink import RECORD, AnswerSink, Tally, parse_tally, prepare_output, write_empty
 
-_IMAGES_PER_BLOCK = 32  # what one call of an actor holds
-_TASK_CPUS = 0.25  # reading, fetching and writing mostly wait
-_ROOM_FOR_TASKS = 1  # CPUs beside the actors'; Ray Data starts no task without some room for each stage
+_IMAGES_PER_CALL = 32  # of an actor
+_BYTES_PER_BLOCK = 8 << 20  # of encoded images: small, so that every actor gets some
+_TASK_CPUS = 0.25  # a task that reads and fetches, or one that writes, mostly waits
+_TASKS_PER_ACTOR = 2  # of each kind; one fetches some hundred images a second
 _NO_PROGRESS_SECONDS = 2 * 3600  # Ray's half hour is less than a large model may take to load
 
 
@@ -41,15 +42,15 @@ def run(settings: Settings, out: TextIO = sys.stdout, err: TextIO = sys.stderr) 
     started = datetime.now(UTC)
     run_id = f"{started:%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
     output = _output(settings, run_id)
-    require_checkpoint(settings.model)
     catalog = open_catalog(settings)
+    require_checkpoint(settings.model)
     total = catalog.check()
     prepare_output(output, settings.overwrite)
     with ray_runtime(settings):
         collector: Any = ray.remote(num_cpus=0)(Collector).remote()
         tally = Tally()
         if catalog.num_images:
-            _warn_when_short_of_cpus(settings, err)
+            _warn_when_actors_do_not_fit(settings, err)
             with Progress(err, total, lambda: ray.get(collector.progress.remote())):
                 for written in _stages(settings, catalog, collector, run_id, output):
                     tally.add(written)
@@ -80,26 +81,24 @@ def _stages(settings: Settings, catalog: Catalog, collector: Any, run_id: str, o
         images_in_flight=settings.images_in_flight,
         threads=max(1, round(settings.cpus_per_actor)),
     )
-    in_block = min(_IMAGES_PER_BLOCK, settings.images_in_flight)
-    pool = ray.data.ActorPoolStrategy(
-        size=settings.actors, max_concurrent_calls_per_actor=math.ceil(settings.images_in_flight / in_block)
-    )
-    source = CatalogSource(catalog)
-    tasks: dict[str, Any] = {"batch_format": "pyarrow", "num_cpus": _TASK_CPUS}
+    in_call = min(_IMAGES_PER_CALL, settings.images_in_flight)
+    calls = math.ceil(settings.images_in_flight / in_call)
+    pool = ray.data.ActorPoolStrategy(size=settings.actors, max_concurrent_calls_per_actor=calls)
+    sink = AnswerSink(output, settings.format)
+    tasks: dict[str, Any] = {"num_cpus": _TASK_CPUS, "concurrency": _TASKS_PER_ACTOR * settings.actors}
     dataset = (
-        ray.data.read_datasource(source, num_cpus=_TASK_CPUS, override_num_blocks=len(catalog.units))
-        .repartition(target_num_rows_per_block=in_block)
-        .map_batches(partial(fetch_and_check, limits=limits), batch_size=in_block, **tasks)
+        ray.data.read_datasource(CatalogSource(catalog), override_num_blocks=len(catalog.units), **tasks)
+        .map_batches(partial(fetch_and_check, limits=limits), batch_format="pyarrow", batch_size=in_call, **tasks)
         .map_batches(
             Answerer,
             fn_constructor_kwargs={"plan": plan, "collector": collector},
             compute=pool,
-            batch_size=in_block,
+            batch_size=in_call,
             batch_format="pyarrow",
-            num_cpus=settings.cpus_per_actor,
+            num_cpus=_reserved_cpus(settings),
             num_gpus=settings.gpus_per_actor or None,
         )
-        .map_batches(AnswerSink(output, settings.format).write, batch_size=settings.rows_per_file, **tasks)
+        .map_batches(sink.write, batch_format="pyarrow", batch_size=settings.rows_per_file, **tasks)
     )
     for block in dataset.iter_batches(batch_format="pyarrow", batch_size=None, prefetch_batches=0):
         assert isinstance(block, pa.Table), type(block)
@@ -119,7 +118,7 @@ def ray_runtime(settings: Settings) -> Iterator[None]:
         # Workers inherit the environment: they find the code as this process did, installed or not.
         paths = [str(PROJECT), *filter(None, [os.environ.get("PYTHONPATH")])]
         os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))
-        num_cpus = max(os.cpu_count() or 1, math.ceil(settings.actors * settings.cpus_per_actor) + _ROOM_FOR_TASKS)
+        num_cpus = max(os.cpu_count() or 1, math.ceil(settings.actors * settings.cpus_per_actor))
         with _without_stderr():  # Ray's core says there which log level it was given
             ray.init(address="local", num_cpus=num_cpus, include_dashboard=False, **quiet)
     elif "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
@@ -154,18 +153,27 @@ def _quieten_ray() -> None:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
+    context.target_max_block_size = _BYTES_PER_BLOCK
     context.execution_no_progress_timeout_s = _NO_PROGRESS_SECONDS
 
 
-def _warn_when_short_of_cpus(settings: Settings, err: TextIO) -> None:
-    needed = settings.actors * settings.cpus_per_actor + _ROOM_FOR_TASKS
-    present = ray.cluster_resources().get("CPU", 0)
-    if present < needed:
-        print(
-            f"the cluster has {present:g} CPUs and this run needs {needed:g}:"
-            " it waits for more nodes, or lower --actors or --cpus-per-actor",
-            file=err,
-        )
+def _reserved_cpus(settings: Settings) -> float:
+    """What an actor reserves of Ray: of its CPUs it leaves room for the tasks that read and write for it.
+
+    Without that, a cluster that just fits the actors would never start the tasks, and wait for ever.
+    """
+    return max(settings.cpus_per_actor - 2 * _TASK_CPUS, settings.cpus_per_actor / 2)
+
+
+def _warn_when_actors_do_not_fit(settings: Settings, err: TextIO) -> None:
+    present = ray.cluster_resources()
+    for name, each in (("CPU", settings.cpus_per_actor), ("GPU", settings.gpus_per_actor)):
+        if present.get(name, 0) < settings.actors * each:
+            print(
+                f"the cluster has {present.get(name, 0):g} {name}s now and the actors want {settings.actors * each:g}:"
+                f" waiting for nodes to come (if none will, lower --actors or --{name.lower()}s-per-actor)",
+                file=err,
+            )
 
 
 def _output(settings: Settings, run_id: str) -> str:

@@ -34,45 +34,54 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, extra="forbid", frozen=True)
 
     catalog: str = Field(
-        str(BUNDLED_CATALOG),
+        default=str(BUNDLED_CATALOG),
         description="the images: a Parquet file, a folder of Parquet files or of images, or an s3:// prefix of either",
     )
     output: str | None = Field(
-        None, description="folder or s3:// prefix for the answers and run.json [results/RUN_ID under this folder]"
+        default=None,
+        description="folder or s3:// prefix for the answers and run.json [results/RUN_ID under this folder]",
     )
-    overwrite: bool = Field(False, description="replace the run that OUTPUT already holds instead of refusing")
+    overwrite: bool = Field(default=False, description="replace the run that OUTPUT already holds instead of refusing")
     question: Annotated[list[str], NoDecode] = Field(
-        [], description="ask this of every image, instead of the catalog's own questions; may be repeated"
+        default=[], description="ask this of every image, instead of the catalog's own questions; may be repeated"
     )
-    limit: int | None = Field(None, ge=1, description="stop after the first N images [all]")
-    format: Literal["parquet", "arrow"] = Field("parquet", description="file format of the answers table")
-    rows_per_file: int = Field(1024, ge=1, description="answer rows in one output file, about")
+    limit: int | None = Field(default=None, ge=1, description="stop after the first N images [all]")
+    format: Literal["parquet", "arrow"] = Field(default="parquet", description="file format of the answers table")
+    rows_per_file: int = Field(default=1024, ge=1, description="answer rows in one output file, about")
 
-    id_column: str = Field("image_id", description="Parquet column with the unique id of each image")
+    id_column: str = Field(default="image_id", description="Parquet column with the unique id of each image")
     image_column: str | None = Field(
-        None, description="Parquet column with image bytes, {bytes, path} or URIs [image, image_uri, uri, url or path]"
+        default=None,
+        description="Parquet column with image bytes, {bytes, path} or URIs [image, image_uri, uri, url or path]",
     )
     image_root: str | None = Field(
-        None, description="folder that local image paths start from and must stay inside [the catalog's folder]"
+        default=None, description="folder that local image paths start from and must stay inside [the catalog's folder]"
     )
-    max_image_bytes: int = Field(50_000_000, ge=1, description="an encoded image larger than this is an error row")
-    max_image_pixels: int = Field(100_000_000, ge=1, description="an image of more pixels than this is an error row")
+    max_image_bytes: int = Field(
+        default=50_000_000, ge=1, description="an encoded image larger than this is an error row"
+    )
+    max_image_pixels: int = Field(
+        default=100_000_000, ge=1, description="an image of more pixels than this is an error row"
+    )
 
-    model: str = Field(str(BUNDLED_MODEL), description="checkpoint folder")
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="what the model runs on; auto: a GPU if any")
-    dtype: Literal["auto", "float32", "bfloat16"] = Field("auto", description="number format of the weights")
-    max_output_tokens: int = Field(256, ge=1, description="longest response to one question, in tokens")
+    model: str = Field(default=str(BUNDLED_MODEL), description="checkpoint folder")
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        default="auto", description="what the model runs on; auto: a GPU if any"
+    )
+    dtype: Literal["auto", "float32", "bfloat16"] = Field(default="auto", description="number format of the weights")
+    max_output_tokens: int = Field(default=256, ge=1, description="longest response to one question, in tokens")
     kv_budget_mb: int | None = Field(
-        None, ge=1, description="KV cache of one engine in MB (10^6 bytes) [64 on a CPU, kv-share on a GPU]"
+        default=None, ge=1, description="KV cache of one engine in MB (10^6 bytes) [64 on a CPU, kv-share on a GPU]"
     )
-    kv_share: float = Field(0.6, gt=0, lt=1, description="share of a GPU's free memory that is KV cache")
+    kv_share: float = Field(default=0.6, gt=0, lt=1, description="share of a GPU's free memory that is KV cache")
 
-    actors: int = Field(1, ge=1, description="engines that run side by side, one Ray actor each")
-    cpus_per_actor: float = Field(1.0, gt=0, description="CPUs that one actor reserves and its model uses")
-    gpus_per_actor: float = Field(0.0, ge=0, description="GPUs that one actor reserves")
-    images_in_flight: int = Field(256, ge=1, description="images that one actor holds at a time at most")
+    actors: int = Field(default=1, ge=1, description="engines that run side by side, one Ray actor each")
+    cpus_per_actor: float = Field(default=1.0, gt=0, description="CPUs that one actor reserves and its model uses")
+    gpus_per_actor: float = Field(default=0.0, ge=0, description="GPUs that one actor reserves")
+    images_in_flight: int = Field(default=256, ge=1, description="images that one actor holds at a time at most")
     address: str | None = Field(
-        None, description="Ray cluster to join, as in ray.init [RAY_ADDRESS, else a private one on this machine]"
+        default=None,
+        description="Ray cluster to join, as in ray.init [RAY_ADDRESS, else a private one on this machine]",
     )
 
     @field_validator("question", mode="before")

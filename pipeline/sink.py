@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from . import store
-from .answers import ANSWERS
+from .rows import ANSWERS
 
 Format = Literal["parquet", "arrow"]
 

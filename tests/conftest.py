@@ -9,10 +9,10 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TRANSFORMERS_OFFLINE"] = "1"
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 
-import shutil  # noqa: E402
-from pathlib import Path  # noqa: E402
+import shutil
+from pathlib import Path
 
-import pytest  # noqa: E402
+import pytest
 
 DEFAULT_CHECKPOINT = Path(__file__).parent.parent / "model" / "checkpoints" / "default"
 
@@ -20,9 +20,8 @@ DEFAULT_CHECKPOINT = Path(__file__).parent.parent / "model" / "checkpoints" / "d
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint folder with random weights and every mechanism, small enough to answer in milliseconds."""
-    from tests.tiny import TINY, tiny_model
-
     from model.weights import save
+    from tests.tiny import TINY, tiny_model
 
     folder = tmp_path_factory.mktemp("tiny")
     save(tiny_model(TINY), folder)

@@ -29,7 +29,7 @@ def initialise(model: VisionLanguageModel, number_ids: list[int], seed: int) -> 
     nn.init.normal_(model.embed.weight, std=EMBEDDING_STD, generator=generator)
     for mark in (model.image_start, model.image_pad, model.image_newline, model.image_end):
         nn.init.normal_(mark, std=EMBEDDING_STD, generator=generator)
-    for layer in model.layers:
+    for layer in model.each_layer():
         nn.init.normal_(layer.ffn.gate.weight, std=model.config.hidden_size**-0.5, generator=generator)
         # Each block starts as an ordinary residual one: reads the mean of the streams, writes to all, mixes little.
         for name in ("attn", "ffn"):

@@ -7,7 +7,7 @@ T tokens of a question and its response.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -39,10 +39,35 @@ class Lesson:
     present_only: bool = False
     guidance: float = 1.0  # weight of the loss that shows the answer's tokens where to look
     dense: float = 1.0
-    frozen_vision: bool = False  # the tower has learnt to see by dense targets; spare its backward pass
+    see_every: int = 1  # steps between those that train the vision tower too; 0: never, to spare its backward pass
     peak_lr: float = 1e-3
     final_lr: float = 1e-3
     sparse: bool = True  # the indexer drops entries as in use; before it has learnt to rank, let all be seen
+
+    def shortened(self, share: float) -> Lesson:
+        """The same lesson with a share of its steps, at least one."""
+        return replace(self, steps=max(round(self.steps * share), 1))
+
+
+PHOTO_SHAPES = ((168, 168), (168, 168), (252, 252), (320, 240), (240, 320), (300, 200), (200, 300), (320, 180))
+
+# The default checkpoint's school. The tower learns to see on dense targets alone, then the language model to look at
+# one thing, at a few, at many on all shapes of image; last both together, with the indexer dropping entries.
+COUNTING = (
+    Lesson("see", 1000, 32, (1, 6), peak_lr=2e-3, final_lr=1e-3),
+    Lesson("one", 300, 16, (1, 1), 2, see_every=0, sparse=False, peak_lr=1.5e-3, final_lr=1.5e-3),
+    Lesson("few", 600, 16, (1, 3), 2, dense=4.0, see_every=0, sparse=False, peak_lr=1.5e-3, final_lr=1.5e-3),
+    Lesson(
+        *("many", 1200, 16, (1, 6), 2),
+        dense=4.0,
+        canvases=PHOTO_SHAPES,
+        see_every=0,
+        sparse=False,
+        peak_lr=1.2e-3,
+        final_lr=6e-4,
+    ),
+    Lesson("all", 1000, 16, (1, 6), 2, guidance=0.5, canvases=PHOTO_SHAPES, peak_lr=6e-4, final_lr=2e-5),
+)
 
 
 @dataclass(frozen=True)
@@ -125,9 +150,7 @@ def make_batch(lesson: Lesson, config: Config, tokenizer: Tokenizer, rng: np.ran
             case = counting.pose(scene, rng, lesson.kinds, present_only=lesson.present_only)
             rows.append(_Row(image, *_encode(case, tokenizer, [slot_of_cell[cells[t]] for t in case.targets])))
     order = torch.tensor(layout.order)
-    in_slots = DenseTargets(
-        on_cells.present[:, order], on_cells.classes[:, order], on_cells.boxes[:, order], on_cells.centers[order]
-    )
+    in_slots = on_cells.in_order(order)
     rows.sort(key=lambda row: len(row.ids))
     halves = [half for half in (rows[: len(rows) // 2], rows[len(rows) // 2 :]) if half]
     tails = tuple(_stack(half) for half in halves)

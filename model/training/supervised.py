@@ -16,15 +16,16 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ..attention import AttentionTrace, LayerState
-from ..cache import select
 from ..config import Config
 from ..experts import Gate
 from ..image import span
 from ..prompt import Tokenizer
+from ..state import select
 from ..vision_language_model import VisionLanguageModel
 from .dense import DenseHead
 from .initialise import initialise
@@ -34,6 +35,7 @@ DENSE_LAYER = 1  # the language model's image tokens answer the dense questions 
 GUIDED_LAYERS = (3, 4)
 GUIDED_HEADS = 2  # the first heads of a guided layer
 BALANCE_STEP = 1e-3
+NEIGHBOURHOOD = 3.0  # of 999: how far a number's probability is spread over its neighbours
 ALL_ENTRIES = 1 << 20
 
 
@@ -46,18 +48,21 @@ class Student(nn.Module):
         initialise(self.model, tokenizer.number_ids, seed)
         self.patch_head = DenseHead(config.vision_dim, relative=True)
         self.cell_head = DenseHead(config.hidden_size, relative=False)
+        self.number_ids = torch.tensor(tokenizer.number_ids)
+        self.value_of_id = torch.full((config.vocab_size,), -1)
+        self.value_of_id[self.number_ids] = torch.arange(len(self.number_ids))
         for module in self.modules():
             if isinstance(module, Gate):
                 module.register_forward_hook(_balance)
 
-    def loss(self, batch: Batch, lesson: Lesson) -> tuple[Tensor, dict[str, float]]:
-        """The loss of one batch and its parts."""
+    def loss(self, batch: Batch, lesson: Lesson, learn_to_see: bool = True) -> tuple[Tensor, dict[str, float]]:
+        """The loss of one batch and its parts. Without `learn_to_see` the vision tower is left as it is."""
         model, geometry = self.model, batch.geometry
         patches = batch.patches_BN.to(model.image_start.dtype)
         loss, parts = torch.zeros(()), {}
-        with torch.set_grad_enabled(not lesson.frozen_vision):
+        with torch.set_grad_enabled(learn_to_see):
             features_BNV = model.vision(patches, geometry.patch_rows, geometry.patch_columns)
-        if not lesson.frozen_vision:
+        if learn_to_see:
             dense, named = self.patch_head(features_BNV, batch.patch_targets)
             loss = lesson.dense * dense
             parts = {f"patch_{name}": value for name, value in named.items()}
@@ -85,7 +90,7 @@ class Student(nn.Module):
             weight = int((tails.labels_MT != IGNORE).sum()) / share
             loss = loss + weight * more
             for name, value in named.items():
-                parts[name] = parts.get(name, 0.0) + weight * value
+                parts[name] = float(parts.get(name, 0.0)) + weight * value
         return loss, parts
 
     def _answer_tails(
@@ -97,16 +102,36 @@ class Student(nn.Module):
         hidden, _ = model(model.embed_prompt(ids), ids, positions, select(state, tails.images_M), trace=trace)
         learnt = tails.labels_MT != IGNORE
         labels = tails.labels_MT[learnt]
-        each = F.cross_entropy(logits := model.head(hidden[learnt]), labels, reduction="none")
+        logits = model.head(hidden[learnt])
+        each, off = self._answer_loss(logits, labels)
         look, index = _guidance_loss(trace, tails.look_MT), _indexer_loss(trace)
         about = tails.look_MT[learnt] >= 0
         with torch.no_grad():
             right = (logits.argmax(-1) == labels).float()
-            parts = {"look": look.item(), "index": index.item()}
+            parts = {"look": look.item(), "index": index.item(), "off": off.item()}
             if bool(about.any()):
                 parts |= {"box": each[about].mean().item()}
             parts |= {"text": each[~about].mean().item(), "right": right[~about].mean().item()}
-        return each.mean() + lesson.guidance * look + 0.1 * index, parts
+        return each.mean() + 5 * off + lesson.guidance * look + 0.1 * index, parts
+
+    def _answer_loss(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Cross-entropy of each token, with numbers softened over their neighbours; and how far off the numbers are.
+
+        A thousand numbers as a thousand classes see too few examples each; a number's neighbours are nearly right.
+        The distance is that of the expected value, as a share of the image's side.
+        """
+        log_p = logits.log_softmax(-1)
+        each = -log_p.gather(1, labels[:, None])[:, 0]
+        value = self.value_of_id[labels]
+        is_number = value >= 0
+        if not bool(is_number.any()):
+            return each, logits.new_zeros(())
+        log_numbers = log_p[is_number][:, self.number_ids]  # [n, 1000]
+        every = torch.arange(len(self.number_ids), device=labels.device)
+        near = (-(every - value[is_number, None]).abs() / NEIGHBOURHOOD).softmax(-1)
+        expected = (log_numbers.softmax(-1) * every).sum(-1)
+        off = (expected - value[is_number]).abs().mean() / len(self.number_ids)
+        return each.masked_scatter(is_number, -(near * log_numbers).sum(-1)), off
 
 
 def _guidance_loss(trace: list[AttentionTrace], look_MT: Tensor) -> Tensor:
@@ -152,9 +177,11 @@ def _balance(gate: Gate, inputs: tuple[Tensor, Tensor], output: tuple[Tensor, Te
 class Trainer:
     """Runs lessons in order and saves where it stands; constructed on a folder with a saved state, it goes on there."""
 
-    def __init__(self, config: Config, tokenizer_path: str | Path, lessons: Iterable[Lesson], folder: Path, seed: int = 0) -> None:
-        self.config, self.tokenizer_path, self.lessons, self.folder = config, str(tokenizer_path), tuple(lessons), folder
-        self.seed = seed
+    def __init__(
+        self, config: Config, tokenizer_path: str | Path, lessons: Iterable[Lesson], folder: Path, seed: int = 0
+    ) -> None:
+        self.config, self.tokenizer_path, self.lessons = config, str(tokenizer_path), tuple(lessons)
+        self.folder, self.seed = folder, seed
         self.student = Student(config, Tokenizer(tokenizer_path), seed)
         decayed = [p for p in self.student.parameters() if p.requires_grad and p.ndim == 2]
         others = [p for p in self.student.parameters() if p.requires_grad and p.ndim != 2]
@@ -174,19 +201,21 @@ class Trainer:
 
     def _teach(self, lesson: Lesson, log: Callable[[str], None], save_every: int, log_every: int) -> None:
         model_config = self.config if lesson.sparse else replace(self.config, index_topk=ALL_ENTRIES)
-        for layer in self.student.model.layers:
+        for layer in self.student.model.each_layer():
             layer.attn.config = model_config
         # Every lesson draws from seeds of its own, and a resumed one does not repeat what it saw.
-        stream = batches(lesson, self.config, self.tokenizer_path, self.seed + (self.lesson + 1) * 10_000_000 + self.step)
+        seed = self.seed + (self.lesson + 1) * 10_000_000 + self.step
+        stream = batches(lesson, self.config, self.tokenizer_path, seed)
         self.student.train()
         mean: dict[str, float] = {}
         while self.step < lesson.steps:
             started = time.perf_counter()
-            done = self.step / lesson.steps
+            rate = lesson.peak_lr + (lesson.final_lr - lesson.peak_lr) * self.step / lesson.steps
             for group in self.optimizer.param_groups:
-                group["lr"] = (lesson.peak_lr + (lesson.final_lr - lesson.peak_lr) * done) * min(1.0, (self.step + 1) / 50)
+                group["lr"] = rate * min(1.0, (self.step + 1) / 50)
             batch = next(stream)
-            loss, parts = self.student.loss(batch, lesson)
+            seeing = lesson.see_every > 0 and self.step % lesson.see_every == 0
+            loss, parts = self.student.loss(batch, lesson, seeing)
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
             nn.utils.clip_grad_norm_(self.student.parameters(), 1.0)
@@ -212,15 +241,14 @@ class Trainer:
         stand = {"lesson": self.lesson, "step": self.step, "seconds": self.seconds, "images": self.images}
         self.folder.mkdir(parents=True, exist_ok=True)
         partial = self.folder / "state.partial"
-        save_file({k: v.detach().clone().contiguous() for k, v in tensors.items()}, partial, {"stand": json.dumps(stand)})
+        copies = {name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}
+        save_file(copies, partial, {"stand": json.dumps(stand)})
         partial.replace(self.folder / "state.safetensors")
 
     def _load(self) -> None:
         path = self.folder / "state.safetensors"
         if not path.is_file():
             return
-        from safetensors import safe_open
-
         with safe_open(path, "pt") as file:
             stand = json.loads(file.metadata()["stand"])
         tensors = load_file(path)

@@ -61,7 +61,9 @@ def test_each_question_of_an_image_gets_its_row_in_order(answerer: Answerer) -> 
 
 
 def test_batches_in_flight_together_keep_their_own_rows(answerer: Answerer, collector: Any) -> None:
-    tables = [images(*({"image": encoded(picture(60 + n, 40)), "image_id": f"{t}-{n}"} for n in range(4))) for t in range(3)]
+    tables = [
+        images(*({"image": encoded(picture(60 + n, 40)), "image_id": f"{t}-{n}"} for n in range(4))) for t in range(3)
+    ]
     batches = answered(answerer, *tables)
     assert [[row["image_id"] for row in rows] for rows in batches] == [[f"{t}-{n}" for n in range(4)] for t in range(3)]
     assert [[row["image_width"] for row in rows] for rows in batches] == [[60, 61, 62, 63]] * 3
@@ -93,21 +95,21 @@ def test_a_request_that_can_never_fit_the_budget_is_an_error_row(answerer: Answe
 
 
 def test_a_dead_engine_ends_its_process_until_too_many_have_died(local_ray: None, tiny_checkpoint: Path) -> None:
-    collector = ray.remote(num_cpus=0)(Collector).remote()
+    collector: Any = ray.remote(num_cpus=0)(Collector).remote()
 
-    @ray.remote(num_cpus=0)
     class Worker:
         def answer_with_a_dead_engine(self) -> None:
             answerer = Answerer(plan(tiny_checkpoint), collector)
             answerer._engine.close()
             asyncio.run(answerer(images({"image": encoded(picture())})))
 
+    remote_worker: Any = ray.remote(num_cpus=0)(Worker)
     with pytest.raises(RayActorError):
-        ray.get(Worker.remote().answer_with_a_dead_engine.remote())
+        ray.get(remote_worker.remote().answer_with_a_dead_engine.remote())
     for death in range(2, DEATHS_ALLOWED + 1):
         assert ray.get(collector.report_death.remote("another")) == death
     with pytest.raises(RuntimeError, match="4 engines have died, the last one with: the engine"):
-        ray.get(Worker.remote().answer_with_a_dead_engine.remote())
+        ray.get(remote_worker.remote().answer_with_a_dead_engine.remote())
 
 
 def test_the_gate_holds_back_what_is_too_much_and_lets_the_huge_through_alone() -> None:

@@ -16,8 +16,9 @@ from model import image as model_image
 from model.config import Config
 from model.engine import Completion, Usage
 from model.primitives import format_boxes, format_points
-from pipeline.answers import ANSWERS, Author, answer_row, error_row, number_in
+from pipeline.answers import Author, answer_row, error_row, number_in
 from pipeline.decoding import check, decode
+from pipeline.rows import ANSWERS
 from tests.pipeline.pictures import encoded, found_box, picture, turned
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=UTC)
@@ -76,7 +77,8 @@ def test_a_wrong_box_is_kept_and_marked() -> None:
 
 @pytest.mark.parametrize(
     ("answer", "number"),
-    [("3", 3), (" 3. ", 3), ("-2.5", -2.5), ("1,200", 1200), ("1,20", None), ("three", None), ("3 cats", None), ("", None), ("nan", None)],
+    [("3", 3), (" 3. ", 3), ("-2.5", -2.5), ("1,200", 1200), ("1,20", None), ("three", None),
+     ("3 cats", None), ("", None), ("nan", None)],
 )  # fmt: skip
 def test_an_answer_is_a_number_when_it_is_nothing_else(answer: str, number: float | None) -> None:
     assert number_in(answer) == number

@@ -105,7 +105,9 @@ def test_a_catalog_that_asks_nothing_is_refused(tmp_path: Path) -> None:
 def test_repeated_ids_are_refused_with_examples(tmp_path: Path) -> None:
     ids = [f"i{n}" for n in range(500)] + ["i7", "i499"]
     file = parquet(tmp_path, {"image_id": ids, "image": [b""] * 502}, row_group_size=100)
-    with pytest.raises(ValueError, match="2 ids of .* repeat, e.g. 'i7' in rows 7 and 500, 'i499' in rows 499 and 501"):
+    with pytest.raises(
+        ValueError, match=r"2 ids of .* repeat, e.g. 'i7' in rows 7 and 500, 'i499' in rows 499 and 501"
+    ):
         opened(file, question=["Q?"]).check()
     assert opened(file, question=["Q?"], limit=500).check() == 500
 
@@ -113,7 +115,7 @@ def test_repeated_ids_are_refused_with_examples(tmp_path: Path) -> None:
 @pytest.mark.parametrize("missing", [None, ""])
 def test_missing_ids_are_refused_with_examples(missing: str | None, tmp_path: Path) -> None:
     file = parquet(tmp_path, {"image_id": ["a", missing, missing], "image": BYTES})
-    with pytest.raises(ValueError, match="2 rows of .* have no id, e.g. rows 1, 2"):
+    with pytest.raises(ValueError, match=r"2 rows of .* have no id, e.g. rows 1, 2"):
         opened(file, question=["Q?"]).check()
 
 
@@ -137,6 +139,15 @@ def test_a_limit_ends_the_catalog_inside_a_row_group(tmp_path: Path) -> None:
     file = parquet(tmp_path, {"image_id": ids, "image": [b"x"] * 250}, row_group_size=100)
     assert [row["image_id"] for row in rows_of(opened(file, question=["Q?"], limit=130))] == ids[:130]
     assert len(rows_of(opened(file, question=["Q?"], limit=1000))) == 250
+
+
+@pytest.mark.parametrize("column", ["image", "image_uri"])
+def test_a_large_row_group_is_read_by_several_tasks_and_every_row_once(column: str, tmp_path: Path) -> None:
+    ids = [str(n) for n in range(1000)]
+    cells = ids if column == "image_uri" else [id_.encode() for id_ in ids]
+    catalog = opened(parquet(tmp_path, {"image_id": ids, column: cells}), question=["Q?"], limit=777)
+    assert [row["image_id"] for row in rows_of(catalog)] == ids[:777]
+    assert len(catalog.units) > 4 and catalog.check() == 777
 
 
 def test_a_folder_of_parquet_files_is_one_catalog(tmp_path: Path) -> None:
@@ -174,7 +185,7 @@ def test_a_catalog_that_is_not_there_is_refused(catalog: str, named: str, tmp_pa
 
 def test_a_file_that_is_not_parquet_is_refused(tmp_path: Path) -> None:
     (tmp_path / "catalog.parquet").write_bytes(b"id,image\n")
-    with pytest.raises(ValueError, match="can't read .* as Parquet"):
+    with pytest.raises(ValueError, match=r"can't read .* as Parquet"):
         opened(tmp_path / "catalog.parquet")
     (tmp_path / "catalog.csv").write_bytes(b"id,image\n")
     with pytest.raises(ValueError, match="neither a Parquet file"):

@@ -95,7 +95,9 @@ def test_deep_tiffs_keep_their_shades_apart(top: float, kind: str) -> None:
     assert np.abs(decoded.astype(float) - values / top * 255).max() <= 1
 
 
-@pytest.mark.parametrize(("format", "what"), [("GIF", "frames"), ("WEBP", "frames"), ("PNG", "frames"), ("TIFF", "pages")])
+@pytest.mark.parametrize(
+    ("format", "what"), [("GIF", "frames"), ("WEBP", "frames"), ("PNG", "frames"), ("TIFF", "pages")]
+)
 def test_the_first_of_several_frames_is_taken_and_noted(format: str, what: str) -> None:
     second = Image.new("RGB", (60, 40), "white")
     data = encoded(picture(), format, save_all=True, append_images=[second])

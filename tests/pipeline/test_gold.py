@@ -21,7 +21,8 @@ def row(answer: str | None, *boxes: tuple[float, ...], part: str = "answer", val
 
 @pytest.mark.parametrize(
     ("answer", "gold", "exact"),
-    [("3", "3", True), ("3.", "3.0", True), (" Yes. ", "yes", True), ("4", "3", False), ("", "no", False), (None, "no", False)],
+    [("3", "3", True), ("3.", "3.0", True), (" Yes. ", "yes", True), ("4", "3", False),
+     ("", "no", False), (None, "no", False)],
 )  # fmt: skip
 def test_an_answer_is_exact_as_a_number_or_as_words(answer: str | None, gold: str, exact: bool) -> None:
     assert score(row(answer), gold, None) == (exact, None)

@@ -15,7 +15,9 @@ from pipeline.rows import CHECKED_ROWS, IMAGE_ROWS
 from tests.pipeline.pictures import broken_pictures, encoded, picture, turned
 
 
-def checked(root: Path | str, *rows: dict[str, Any], max_bytes: int = 100_000, max_pixels: int = 10**6) -> list[dict[str, Any]]:
+def checked(
+    root: Path | str, *rows: dict[str, Any], max_bytes: int = 100_000, max_pixels: int = 10**6
+) -> list[dict[str, Any]]:
     full = [{"image_id": str(n), "questions": ["Q?"], **row} for n, row in enumerate(rows)]
     table = fetch_and_check(pa.Table.from_pylist(full, schema=IMAGE_ROWS), Limits(str(root), max_bytes, max_pixels))
     assert table.schema.equals(CHECKED_ROWS) and table.num_rows == len(rows)
@@ -66,7 +68,9 @@ def test_an_address_that_leaves_the_root_is_refused(tmp_path: Path) -> None:
     assert [reason(row) for row in rows] == [("fetch", "outside_root")] * 4
 
 
-@pytest.mark.parametrize("uri", ["https://127.0.0.1/x.png", "file:///etc/hostname", "HTTP://host/x", "ftp://host/x", "data://x"])
+@pytest.mark.parametrize(
+    "uri", ["https://127.0.0.1/x.png", "file:///etc/hostname", "HTTP://host/x", "ftp://host/x", "data://x"]
+)
 def test_an_unknown_scheme_is_refused_without_a_look(uri: str, tmp_path: Path) -> None:
     assert reason(checked(tmp_path, {"image_uri": uri})[0]) == ("fetch", "unsupported_scheme")
 
@@ -74,7 +78,9 @@ def test_an_unknown_scheme_is_refused_without_a_look(uri: str, tmp_path: Path) -
 def test_what_can_not_be_read_says_so(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     os.mkfifo(tmp_path / "pipe")
-    rows = checked(tmp_path, {"image_uri": "none.png"}, {"image_uri": "folder"}, {"image_uri": "pipe"}, {}, {"image_uri": "a\0b"})
+    rows = checked(
+        tmp_path, {"image_uri": "none.png"}, {"image_uri": "folder"}, {"image_uri": "pipe"}, {}, {"image_uri": "a\0b"}
+    )
     assert [reason(row)[1] for row in rows] == ["missing", "unreadable", "unreadable", "no_image", "unreadable"]
 
 
@@ -83,7 +89,11 @@ def test_bytes_in_the_catalog_are_held_to_the_same_limits(tmp_path: Path) -> Non
     (heavy,) = checked(tmp_path, {"image": data}, max_bytes=len(data) - 1)
     (large,) = checked(tmp_path, {"image": data}, max_pixels=60 * 40 - 1)
     (fits,) = checked(tmp_path, {"image": data}, max_bytes=len(data), max_pixels=60 * 40)
-    assert (reason(heavy), reason(large), fits["error"]) == (("check", "too_many_bytes"), ("check", "too_many_pixels"), None)
+    assert (reason(heavy), reason(large), fits["error"]) == (
+        ("check", "too_many_bytes"),
+        ("check", "too_many_pixels"),
+        None,
+    )
 
 
 def test_objects_are_fetched_and_their_absence_explained(s3: Any, bucket: str, tmp_path: Path) -> None:

@@ -22,12 +22,20 @@ BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
 
 def row(image_id: str = "i", answer: str = "3") -> dict[str, Any]:
     box = {"kind": "box", "part": "answer", "valid": True, "x1": 1.2, "y1": 2.0, "x2": 30.0, "y2": 40.6}
-    return {"image_id": image_id, "question": "How many?", "answer": answer, "primitives": [box], "usage": {"kv_entries": 86}}
+    return {
+        "image_id": image_id,
+        "question": "How many?",
+        "answer": answer,
+        "primitives": [box],
+        "usage": {"kv_entries": 86},
+    }
 
 
 def record(tally: Tally | None = None, engines: int = 1, **settings: Any) -> dict[str, Any]:
     times = (BEGAN, BEGAN + timedelta(seconds=20))
-    return run_record("run-1", Settings(**settings), tally or Tally(rows=8, ok=8, images=4), [ENGINE] * engines, times, 4.0)
+    return run_record(
+        "run-1", Settings(**settings), tally or Tally(rows=8, ok=8, images=4), [ENGINE] * engines, times, 4.0
+    )
 
 
 def test_counts_rates_and_engine_figures_are_recorded() -> None:

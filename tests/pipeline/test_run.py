@@ -13,7 +13,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.answers import ANSWERS
+from pipeline.rows import ANSWERS
 from pipeline.run import run
 from pipeline.settings import Settings
 from tests.pipeline.pictures import broken_pictures, encoded, picture
@@ -37,36 +37,40 @@ def answers(output: Path, format: str = "parquet") -> list[dict[str, Any]]:
 
 def test_a_parquet_catalog_comes_out_as_one_row_for_each_question(tiny_checkpoint: Path, tmp_path: Path) -> None:
     (tmp_path / "beside.png").write_bytes(encoded(picture(90, 50)))
-    cells: list[dict[str, Any]] = [{"bytes": encoded(picture(60 + n, 40)), "path": f"{n}.png"} for n in range(40)]
+    cells: list[dict[str, Any]] = [{"bytes": encoded(picture(60 + n, 40)), "path": f"{n}.png"} for n in range(17)]
     cells += [{"bytes": None, "path": "beside.png"}, {"bytes": None, "path": "none.png"}, {"bytes": b"x", "path": None}]
-    questions = [["Where?", "How many?"]] * 42 + [[]]
+    questions = [["Where?", "How many?"]] * 19 + [[]]
     columns = {
-        "image_id": [f"i{n}" for n in range(43)],
+        "image_id": [f"i{n}" for n in range(20)],
         "image": cells,
         "questions": questions,
-        "gold_answers": [["nothing", None]] * 42 + [[]],
+        "gold_answers": [["nothing", None]] * 19 + [[]],
     }
-    pq.write_table(pa.table(columns), tmp_path / "catalog.parquet", row_group_size=17)
+    pq.write_table(pa.table(columns), tmp_path / "catalog.parquet", row_group_size=7)
     record, shown, progress = ran(
-        tiny_checkpoint, tmp_path / "out", catalog=str(tmp_path / "catalog.parquet"), rows_per_file=32, images_in_flight=8
+        tiny_checkpoint,
+        tmp_path / "out",
+        catalog=str(tmp_path / "catalog.parquet"),
+        rows_per_file=8,
+        images_in_flight=8,
     )
     rows = answers(tmp_path / "out")
-    assert len(rows) == 85
+    assert len(rows) == 39
     by_id = {(row["image_id"], row["question_id"]): row for row in rows}
     assert by_id["i7", "1"]["image_width"] == 67 and by_id["i7", "1"]["question"] == "How many?"
-    assert by_id["i40", "0"]["status"] == "ok" and by_id["i40", "0"]["image_width"] == 90
-    assert by_id["i41", "1"]["error"]["kind"] == "missing"
-    assert by_id["i42", "0"]["error"]["kind"] == "no_question"
+    assert by_id["i17", "0"]["status"] == "ok" and by_id["i17", "0"]["image_width"] == 90
+    assert by_id["i18", "1"]["error"]["kind"] == "missing"
+    assert by_id["i19", "0"]["error"]["kind"] == "no_question"
     assert {row["run_id"] for row in rows} == {record["run_id"]}
     assert json.loads((tmp_path / "out" / "run.json").read_text()) == record
     assert record["counts"] | {"files": 0, "cut_off": 0} == {
-        "images": 43, "images_answered": 41, "answers": 85, "ok": 82, "error": 3, "cut_off": 0, "files": 0,
+        "images": 20, "images_answered": 18, "answers": 39, "ok": 36, "error": 3, "cut_off": 0, "files": 0,
     }  # fmt: skip
-    assert record["counts"]["files"] > 1 and record["gold"]["answers"] == 42
-    assert record["engines"]["requests"] == 41 and record["engines"]["images_in_flight_peak"] <= 8
+    assert record["counts"]["files"] > 1 and record["gold"]["answers"] == 19
+    assert record["engines"]["requests"] == 18 and record["engines"]["images_in_flight_peak"] <= 8
     assert set(record["stage_seconds"]) == {"read", "fetch", "decode", "answer", "write"}
-    assert "85 answers for 43 images" in shown and "fetch/missing 2" in shown
-    assert "85/85 answers (100 %)" in progress
+    assert "39 answers for 20 images" in shown and "fetch/missing 2" in shown
+    assert "39/39 answers (100 %)" in progress
     with pytest.raises(ValueError, match="already holds answers"):
         ran(tiny_checkpoint, tmp_path / "out", catalog=str(tmp_path / "catalog.parquet"))
 

@@ -11,12 +11,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.answers import ANSWERS
+from pipeline.rows import ANSWERS
 from pipeline.sink import TRACED_ANSWERS, AnswerSink, Format, Tally, parse_tally, prepare_output, write_empty
 
 
 def ok_row(image: str, question: int, **trace: Any) -> dict[str, Any]:
-    usage = {"image_tokens": 46, "prompt_tokens": 60, "output_tokens": 12, "kv_entries": 11, "kv_bytes": 9, "shared_prefill": question > 0}
+    usage = {
+        "image_tokens": 46,
+        "prompt_tokens": 60,
+        "output_tokens": 12,
+        "kv_entries": 11,
+        "kv_bytes": 9,
+        "shared_prefill": question > 0,
+    }
     row = dict.fromkeys(ANSWERS.names) | {"image_id": image, "question_id": str(question), "status": "ok"}
     row |= {"answer": "3", "finish_reason": "length" if question else "stop", "usage": usage, "primitives": []}
     return row | {"answered_at": datetime.now(UTC), "trace": {"first_of_image": question == 0, **trace}}
@@ -25,7 +32,10 @@ def ok_row(image: str, question: int, **trace: Any) -> dict[str, Any]:
 def bad_row(image: str, question: int, kind: str = "missing") -> dict[str, Any]:
     error = {"stage": "fetch", "kind": kind, "message": "gone", "attempts": 1}
     row = dict.fromkeys(ANSWERS.names) | {"image_id": image, "question_id": str(question), "status": "error"}
-    return row | {"error": error, "trace": {"first_of_image": question == 0, "notes": ["turned"] if not question else None}}
+    return row | {
+        "error": error,
+        "trace": {"first_of_image": question == 0, "notes": ["turned"] if not question else None},
+    }
 
 
 def block(*rows: dict[str, Any]) -> pa.Table:
@@ -61,7 +71,11 @@ def test_a_block_that_is_written_again_replaces_its_own_file(tmp_path: Path) -> 
 def test_tallies_add_up_over_files(tmp_path: Path) -> None:
     sink = AnswerSink(str(tmp_path), "parquet")
     total = Tally()
-    total.add(written(sink, ok_row("a", 0, gold_exact=True, gold_iou=0.5, read_seconds=0.25), ok_row("a", 1, gold_exact=False)))
+    total.add(
+        written(
+            sink, ok_row("a", 0, gold_exact=True, gold_iou=0.5, read_seconds=0.25), ok_row("a", 1, gold_exact=False)
+        )
+    )
     total.add(written(sink, bad_row("b", 0), bad_row("b", 1, kind="denied")))
     assert (total.rows, total.ok, total.images, total.images_ok, total.files) == (4, 2, 2, 1, 2)
     assert total.errors == {"fetch/missing": 1, "fetch/denied": 1} and total.notes == {"turned": 1}

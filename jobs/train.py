@@ -1,0 +1,17 @@
+"""Train a checkpoint on the counting skill, resume it, or score it.
+
+    python jobs/train.py                              train from nothing into runs/train, or go on there
+    python jobs/train.py --checkpoint DIR --score     print the figures of a checkpoint on 500 held-out scenes
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from model.training.command import main
+
+if __name__ == "__main__":
+    main()

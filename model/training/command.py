@@ -1,0 +1,47 @@
+"""The command line of training: `python jobs/train.py --help`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+
+import torch
+
+from .. import weights
+from ..config import Config
+from ..engine import NativeEngine
+from .evaluation import evaluate
+from .lessons import COUNTING
+from .supervised import Trainer
+
+DEFAULT = Path(__file__).resolve().parent.parent / "checkpoints" / "default"
+SCORING_BUDGET_BYTES = 256 << 20
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Train, or score with `--score`."""
+    parser = argparse.ArgumentParser(description="Train a pointing checkpoint on drawn scenes, resume it, or score it.")
+    parser.add_argument("--config", type=Path, default=DEFAULT, help="folder with config.json and tokenizer.json")
+    parser.add_argument("--state", type=Path, default=Path("runs/train"), help="where it stands; resumed if there")
+    parser.add_argument("--checkpoint", type=Path, help="to write, or to score [STATE/checkpoint]")
+    parser.add_argument("--share", type=float, default=1.0, help="of each lesson's steps, e.g. 0.01")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--score", action="store_true", help="score CHECKPOINT instead of training")
+    parser.add_argument("--scenes", type=int, default=500, help="held-out scenes to score on, four questions each")
+    options = parser.parse_args(argv)
+    torch.set_num_threads(options.threads)
+    checkpoint = options.checkpoint or options.state / "checkpoint"
+    if options.score:
+        engine = NativeEngine(checkpoint, kv_budget_bytes=SCORING_BUDGET_BYTES)
+        print(json.dumps(evaluate(engine, options.scenes), indent=1))
+        engine.close()
+        return
+    lessons = [lesson.shortened(options.share) for lesson in COUNTING]
+    trainer = Trainer(Config.from_file(options.config), options.config, lessons, options.state, options.seed)
+    trainer.run(log=lambda line: print(line, flush=True))
+    weights.save(trainer.student.model, checkpoint)
+    shutil.copy(options.config / "tokenizer.json", checkpoint)
+    print(f"{checkpoint}: {trainer.images} images in {trainer.seconds:.0f} s")

@@ -1,0 +1,73 @@
+"""Slots and pages: nothing lost, nothing given twice, never over the budget."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from model.cache import Cache, CachedSequence, CacheLayout
+from tests.tiny import TINY
+
+CPU = torch.device("cpu")
+requests = st.tuples(st.integers(5, 90), st.lists(st.integers(1, 80), min_size=1, max_size=4))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.one_of(requests, st.integers(0, 30)), max_size=40), st.integers(200_000, 700_000))
+def test_any_stream_of_requests_stays_in_the_budget_and_gives_everything_back(stream: list, budget: int) -> None:
+    cache = Cache(TINY, budget, torch.float32, CPU, typical_tokens=80)
+    running: list[CachedSequence] = []
+    for event in stream:
+        if isinstance(event, int):
+            if running:
+                cache.release(running.pop(event % len(running)))
+        else:
+            footprint = cache.layout.footprint(event[0], event[1])
+            before = cache.used_bytes
+            if not cache.can_hold(footprint):
+                continue
+            running += cache.reserve(footprint)
+            assert cache.used_bytes - before == footprint.total_bytes
+        assert cache.used_bytes <= budget
+        owned = [page for sequence in running for page in sequence.pages]
+        own_slots = [sequence.slot for sequence in running]
+        assert len(own_slots) == len(set(own_slots))
+        layout = cache.layout
+        assert cache.used_bytes == len(own_slots) * layout.slot_bytes + len(set(owned)) * layout.page_bytes
+    for sequence in running:
+        cache.release(sequence)
+    cache.check_integrity()
+    assert cache.used_bytes == 0
+
+
+def test_questions_share_the_full_pages_of_their_image_and_nothing_else() -> None:
+    cache = Cache(TINY, 1_000_000, torch.float32, CPU, typical_tokens=80)
+    first, second = cache.reserve(cache.layout.footprint(40, [20, 50]))
+    shared = set(first.pages) & set(second.pages)
+    assert shared == set(first.pages[: 40 // cache.layout.page_tokens])
+    assert first.slot != second.slot
+
+
+def test_a_lost_page_is_noticed_when_nothing_runs() -> None:
+    cache = Cache(TINY, 1_000_000, torch.float32, CPU, typical_tokens=80)
+    (sequence,) = cache.reserve(cache.layout.footprint(40, [20]))
+    sequence.pages.pop()
+    cache.release(sequence)
+    with pytest.raises(AssertionError, match="held by nobody"):
+        cache.check_integrity()
+
+
+def test_a_budget_too_small_for_one_sequence_is_refused_with_the_bytes_it_takes() -> None:
+    with pytest.raises(ValueError, match="raise it to at least that"):
+        Cache(TINY, 1_000, torch.float32, CPU, typical_tokens=80)
+
+
+def test_the_bytes_of_a_layout_are_those_of_its_entries() -> None:
+    layout = CacheLayout(TINY, itemsize=4)
+    assert layout.sliding == 4 * 12 * 16 * 4  # layers x window x width x fp32
+    assert layout.page_tokens == 16
+    assert layout.csa == 2 * 4 * 16 * 4  # CSA layers x entries a page x width x fp32
+    assert layout.indexer == 2 * 4 * 8 * 4
+    assert layout.hca == 1 * 1 * 16 * 4
