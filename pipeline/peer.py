@@ -6,7 +6,7 @@ transformers is not needed to run, so it is imported where it is used.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -16,7 +16,6 @@ from model.vision_language_model import VisionLanguageModel
 
 if TYPE_CHECKING:
     from transformers import DeepseekV4Config, DeepseekV4ForCausalLM
-    from transformers.generation import GenerationMixin
 
 # Official name -> transformers' name; each pattern meets what those before it made.
 RENAMES = (
@@ -77,7 +76,7 @@ def peer_of(model: VisionLanguageModel) -> DeepseekV4ForCausalLM:
 @torch.inference_mode()
 def peer_generate(peer: DeepseekV4ForCausalLM, ids_BP: Tensor, new_tokens: int) -> Tensor:
     """transformers' `generate`: `new_tokens` greedy tokens [B, new_tokens] after B prompts of one length, cached."""
-    generator: GenerationMixin = peer
+    generator: Any = peer  # its own annotations forbid what they describe
     ids_BT = generator.generate(
         ids_BP,
         attention_mask=torch.ones_like(ids_BP),
@@ -97,13 +96,7 @@ def _config_of(config: Config) -> DeepseekV4Config:
     if len(hca) > 1:
         raise ValueError(f"transformers has one HCA ratio for all layers, got {sorted(hca)}; use one")
     raw = config.to_dict()
-    for key in (
-        "architectures",
-        "primitive_frame",
-        "compress_ratios",
-        *(key for key in raw if key.startswith("vision_")),
-    ):
-        del raw[key]
+    raw = {key: value for key, value in raw.items() if key not in _OURS_ALONE and not key.startswith("vision_")}
     if raw["rope_scaling"] is not None:
         raw["rope_scaling"] = {**raw["rope_scaling"], "rope_type": "yarn"}
     experts = ["hash_moe" if index < config.num_hash_layers else "moe" for index in range(config.num_hidden_layers)]

@@ -61,12 +61,12 @@ class Progress:
 
 
 def progress_line(done: Mapping[str, int], total: int, seconds: float) -> str:
-    """`120/300 answers (40 %)  2 errors  11.9/s  00:10 gone  00:15 left`; the time left supposes an even pace."""
+    """`120/300 answers (40 %)  2 errors  11.9/s  00:10 elapsed  00:15 left`; the time left supposes an even pace."""
     answers = done["answers"]
     if not answers:
-        return f"starting the engines, 0/{total} answers  {_clock(seconds)} gone"
+        return f"starting the engines, 0/{total} answers  {_clock(seconds)} elapsed"
     parts = [f"{answers}/{total} answers ({answers * 100 // max(total, 1)} %)", f"{done['errors']} errors"]
-    parts += [f"{answers / seconds:.1f}/s", f"{_clock(seconds)} gone"]
+    parts += [f"{answers / seconds:.1f}/s", f"{_clock(seconds)} elapsed"]
     if answers < total:
         parts.append(f"{_clock(seconds / answers * (total - answers))} left")
     return "  ".join(parts)

@@ -23,6 +23,9 @@ _SECRETS = re.compile(
     re.IGNORECASE,
 )
 
+_SHOWN_WHOLE = 64  # answers: a run of at most so many is shown whole
+_SHOWN_OF_MORE = 8  # answers shown of a larger one
+
 
 def run_record(
     run_id: str,
@@ -68,7 +71,7 @@ def run_record(
 def summary(record: Mapping[str, Any], first: Sequence[Mapping[str, Any]], output: str) -> str:
     """The short table at the end of a run: first answers, counts, errors, score, engine, and where things are."""
     counts, engines, gold = record["counts"], record["engines"], record["gold"]
-    lines = _answer_lines(first)
+    lines = _answer_lines(first if counts["answers"] <= _SHOWN_WHOLE else first[:_SHOWN_OF_MORE])
     lines += [
         f"{counts['answers']} answers for {counts['images']} images in {record['seconds']['total']:.1f} s"
         f" ({record['answers_per_second']:.1f} answers/s once the engine was ready):"

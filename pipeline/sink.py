@@ -26,7 +26,7 @@ Format = Literal["parquet", "arrow"]
 
 RECORD = "run.json"
 _FOLDER = "answers"
-_FIRST_ANSWERS = 3
+_FIRST_ANSWERS = 64  # kept to be shown: all of a small run, see `record.summary`
 
 # What the answering stage knows beyond the answers table: for the run record, never written. An image's figures
 # stand in the row of its first question and are null in the others, so that sums over rows are right.

@@ -77,7 +77,9 @@ class Tails:
     images_M: Tensor  # which image of the batch each is about
     ids_MT: Tensor
     labels_MT: Tensor  # the next token where it belongs to the response, IGNORE elsewhere
-    look_MT: Tensor  # prompt position of the cell that the next token is about, -1 where there is none
+    look_MTC: Tensor  # bool: the cells, of all the span's, that a token should attend to; none where it is free
+    label_MT: Tensor  # bool: the tokens of the reference's label
+    about_MT: Tensor  # bool: tokens that speak of one of the label's things, so should read the label
 
 
 @dataclass(frozen=True)
@@ -138,7 +140,7 @@ def make_batch(lesson: Lesson, config: Config, tokenizer: Tokenizer, rng: np.ran
     layout = span(geometry.rows, geometry.columns, len(prefix) - 1)
     prefix_ids = prefix[:-1] + [config.vocab_size + kind for kind in layout.types]
     slots = [at for at, token in enumerate(prefix_ids) if token == config.vocab_size + TokenType.IMAGE]
-    slot_of_cell = {row: slots[index] for index, row in enumerate(layout.order)}
+    slot_of_cell = {row: index for index, row in enumerate(layout.order)}
     rows: list[_Row] = []
     for image, (scene, boxes) in enumerate(zip(scenes, pixels, strict=True)):
         cells = [
@@ -148,12 +150,12 @@ def make_batch(lesson: Lesson, config: Config, tokenizer: Tokenizer, rng: np.ran
         ]
         for _ in range(lesson.questions):
             case = counting.pose(scene, rng, lesson.kinds, present_only=lesson.present_only)
-            rows.append(_Row(image, *_encode(case, tokenizer, [slot_of_cell[cells[t]] for t in case.targets])))
+            rows.append(_encode(case, tokenizer, image, [slot_of_cell[at] for at in cells]))
     order = torch.tensor(layout.order)
     in_slots = on_cells.in_order(order)
     rows.sort(key=lambda row: len(row.ids))
     halves = [half for half in (rows[: len(rows) // 2], rows[len(rows) // 2 :]) if half]
-    tails = tuple(_stack(half) for half in halves)
+    tails = tuple(_stack(half, len(slots)) for half in halves)
     return Batch(geometry, patches, on_patches, in_slots, torch.tensor(prefix_ids), torch.tensor(slots), tails)
 
 
@@ -161,35 +163,65 @@ class _Row(NamedTuple):
     image: int
     ids: list[int]
     labels: list[int]
-    look: list[int]
+    look: list[set[int]]  # slots
+    is_label: list[bool]
+    is_about: list[bool]
 
 
-def _encode(case: counting.Case, tokenizer: Tokenizer, cells: list[int]) -> tuple[list[int], list[int], list[int]]:
-    """Tail ids, labels and where to look for one case; `cells` are the prompt positions of its targets, in order."""
+def _encode(case: counting.Case, tokenizer: Tokenizer, image: int, slots: list[int]) -> _Row:
+    """One case as a row; `slots` has the IMAGE slot of each of the scene's things.
+
+    Where to look: a token about an item looks at that thing's cell, a word of the label at everything it fits.
+    """
     _, question = tokenizer.encode_question(case.question)
     response = [*tokenizer.encode(counting.response(case)), tokenizer.eos_id]
     opening, between = tokenizer.piece_id("[["), tokenizer.piece_id("],[")
-    numbers, look, item = set(tokenizer.number_ids), [], 0
-    inside = False
-    for token in response:
-        inside = (inside or token == tokenizer.box_id) and token != tokenizer.end_box_id
+    about = {tokenizer.box_id, opening, between, *tokenizer.number_ids}
+    look: list[set[int]] = [set() for _ in response]  # of the token that is read, so one before the one it predicts
+    is_label, is_about = [False] * len(response), [False] * len(response)
+    in_label = in_box = False
+    item = 0
+    for at, token in enumerate(response):
+        if token == tokenizer.end_ref_id:
+            in_label = False
+            look[at - 1] = {slots[target] for target in case.targets}  # the whole label is known at its last word
+        elif in_label:
+            is_label[at] = True
+            look[at] = _fitting(tokenizer.decode([token]).strip(), case, slots)
+        in_label = in_label or token == tokenizer.ref_id
+        in_box = (in_box or token == tokenizer.box_id) and token != tokenizer.end_box_id
         item += token == between
-        about_item = inside and (token in numbers or token in (tokenizer.box_id, opening, between))
-        look.append(cells[item] if about_item else -1)
-    ids = question + response
+        if in_box and token in about:
+            look[at - 1], is_about[at - 1] = {slots[case.targets[item]]}, True
     before = len(question) - 1  # the last token of the question predicts the first of the response
-    return ids[:-1], [IGNORE] * before + response, [-1] * before + look
+    ids, free = question + response, [False] * len(question)
+    labels = [IGNORE] * before + response
+    looks: list[set[int]] = [set() for _ in question] + look
+    return _Row(image, ids[:-1], labels, looks[:-1], (free + is_label)[:-1], (free + is_about)[:-1])
 
 
-def _stack(rows: list[_Row]) -> Tails:
+def _fitting(word: str, case: counting.Case, slots: list[int]) -> set[int]:
+    """Slots of the things that one word of a label fits."""
+    return {
+        slot for slot, thing in zip(slots, case.things, strict=True) if word in (thing.shape, thing.color, thing.size, "thing")
+    }
+
+
+def _stack(rows: list[_Row], num_slots: int) -> Tails:
     longest = max(len(row.ids) for row in rows)
 
-    def pad(column: list[list[int]], fill: int) -> Tensor:
-        return torch.tensor([row + [fill] * (longest - len(row)) for row in column])
+    def pad(column: list[list[int]] | list[list[bool]], fill: int | bool) -> Tensor:
+        return torch.tensor([[*row, *[fill] * (longest - len(row))] for row in column])
 
+    look = torch.zeros(len(rows), longest, num_slots, dtype=torch.bool)
+    for number, row in enumerate(rows):
+        for at, slots in enumerate(row.look):
+            look[number, at, list(slots)] = True
     return Tails(
         torch.tensor([row.image for row in rows]),
         pad([row.ids for row in rows], 0),
         pad([row.labels for row in rows], IGNORE),
-        pad([row.look for row in rows], -1),
+        look,
+        pad([row.is_label for row in rows], False),
+        pad([row.is_about for row in rows], False),
     )

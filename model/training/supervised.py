@@ -32,8 +32,9 @@ from .initialise import initialise
 from .lessons import IGNORE, Batch, Lesson, Tails, batches
 
 DENSE_LAYER = 1  # the language model's image tokens answer the dense questions after this layer
-GUIDED_LAYERS = (3, 4)
-GUIDED_HEADS = 2  # the first heads of a guided layer
+LABEL_LAYERS = (1, 2)
+CELL_LAYERS = (3, 4)
+GUIDED_HEADS = 2  # the last heads of a label layer read the label, the first ones of a cell layer look at cells
 BALANCE_STEP = 1e-3
 NEIGHBOURHOOD = 3.0  # of 999: how far a number's probability is spread over its neighbours
 ALL_ENTRIES = 1 << 20
@@ -86,7 +87,7 @@ class Student(nn.Module):
         loss = lesson.dense * 0.5 * dense
         share = sum(int((tails.labels_MT != IGNORE).sum()) for tails in batch.tails)
         for tails in batch.tails:
-            more, named = self._answer_tails(tails, state, prefix_BP.shape[1], lesson)
+            more, named = self._answer_tails(tails, batch.slots_C, state, prefix_BP.shape[1], lesson)
             weight = int((tails.labels_MT != IGNORE).sum()) / share
             loss = loss + weight * more
             for name, value in named.items():
@@ -94,7 +95,7 @@ class Student(nn.Module):
         return loss, parts
 
     def _answer_tails(
-        self, tails: Tails, state: list[LayerState], start: int, lesson: Lesson
+        self, tails: Tails, slots_C: Tensor, state: list[LayerState], start: int, lesson: Lesson
     ) -> tuple[Tensor, dict[str, float]]:
         model, ids = self.model, tails.ids_MT
         positions = (torch.arange(ids.shape[1]) + start).expand_as(ids)
@@ -104,8 +105,8 @@ class Student(nn.Module):
         labels = tails.labels_MT[learnt]
         logits = model.head(hidden[learnt])
         each, off = self._answer_loss(logits, labels)
-        look, index = _guidance_loss(trace, tails.look_MT), _indexer_loss(trace)
-        about = tails.look_MT[learnt] >= 0
+        look, index = _guidance_loss(trace, tails, slots_C, start), _indexer_loss(trace)
+        about = tails.about_MT[learnt]
         with torch.no_grad():
             right = (logits.argmax(-1) == labels).float()
             parts = {"look": look.item(), "index": index.item(), "off": off.item()}
@@ -134,18 +135,24 @@ class Student(nn.Module):
         return each.masked_scatter(is_number, -(near * log_numbers).sum(-1)), off
 
 
-def _guidance_loss(trace: list[AttentionTrace], look_MT: Tensor) -> Tensor:
-    """How little the guided heads see of the cell that the next token is about: -log of its share, on average."""
-    rows, tokens = (look_MT >= 0).nonzero(as_tuple=True)
-    loss = look_MT.new_zeros((), dtype=torch.float32)
-    if not len(rows):
-        return loss
-    for layer in GUIDED_LAYERS:
-        seen = trace[layer]
-        at_cell = seen.raw_positions_BR[rows] == look_MT[rows, tokens][:, None]  # [n, R]
-        share = seen.probabilities_BATK[rows, :GUIDED_HEADS, tokens, : at_cell.shape[1]]  # [n, heads, R]
-        loss = loss - ((share * at_cell[:, None]).sum(-1).clamp(min=1e-6)).log().mean()
-    return loss / len(GUIDED_LAYERS)
+def _guidance_loss(trace: list[AttentionTrace], tails: Tails, slots_C: Tensor, start: int) -> Tensor:
+    """How little the guided heads see of what they should, as -log of its share: the later layers' first heads of the
+    cells, the earlier layers' last heads of the label.
+
+    Raw keys lie at their positions, since the window still holds the whole prompt and the tail.
+    """
+    loss = torch.zeros(())
+    guided = tails.look_MTC.any(-1)
+    for layer in CELL_LAYERS if bool(guided.any()) else ():
+        seen_MATC = trace[layer].probabilities_BATK[:, :GUIDED_HEADS][..., slots_C]
+        share_MAT = (seen_MATC * tails.look_MTC[:, None]).sum(-1).clamp(min=1e-6)
+        loss = loss - share_MAT.log().transpose(1, 2)[guided].mean() / len(CELL_LAYERS)
+    for layer in LABEL_LAYERS if bool(tails.about_MT.any()) else ():
+        tail = slice(start, start + tails.ids_MT.shape[1])
+        seen_MATT = trace[layer].probabilities_BATK[:, -GUIDED_HEADS:, :, tail]
+        share_MAT = (seen_MATT * tails.label_MT[:, None, None]).sum(-1).clamp(min=1e-6)
+        loss = loss - 0.5 * share_MAT.log().transpose(1, 2)[tails.about_MT].mean() / len(LABEL_LAYERS)
+    return loss
 
 
 def _indexer_loss(trace: list[AttentionTrace]) -> Tensor:

@@ -16,7 +16,7 @@ def test_json_on_standard_output_is_one_row_and_nothing_else(tiny_checkpoint: Pa
     (tmp_path / "a.png").write_bytes(encoded(picture()))
     done = subprocess.run(
         [sys.executable, str(JOB), "a.png", "Where?", "--json", "--model", str(tiny_checkpoint)],
-        cwd=tmp_path, capture_output=True, text=True, timeout=120,
+        cwd=tmp_path, capture_output=True, text=True, timeout=900,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["question"] == "Where?"

@@ -19,7 +19,7 @@ def job(cwd: Path, *argv: str) -> subprocess.CompletedProcess[str]:
     removed = ("PYTHONPATH", "RAY_ADDRESS")
     environment = {key: value for key, value in os.environ.items() if key not in removed}
     return subprocess.run(
-        [sys.executable, str(JOB), *argv], cwd=cwd, env=environment, capture_output=True, text=True, timeout=240
+        [sys.executable, str(JOB), *argv], cwd=cwd, env=environment, capture_output=True, text=True, timeout=900
     )
 
 

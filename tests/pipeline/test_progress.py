@@ -16,13 +16,13 @@ DONE = {"images": 60, "answers": 120, "errors": 2}
 
 
 def test_a_line_tells_how_far_how_fast_and_how_long_still() -> None:
-    assert progress_line(DONE, 300, 10.0) == "120/300 answers (40 %)  2 errors  12.0/s  00:10 gone  00:15 left"
+    assert progress_line(DONE, 300, 10.0) == "120/300 answers (40 %)  2 errors  12.0/s  00:10 elapsed  00:15 left"
     assert (
-        progress_line({**DONE, "answers": 300}, 300, 3700.0) == "300/300 answers (100 %)  2 errors  0.1/s  1:01:40 gone"
+        progress_line({**DONE, "answers": 300}, 300, 3700.0) == "300/300 answers (100 %)  2 errors  0.1/s  1:01:40 elapsed"
     )
     assert (
         progress_line({"images": 0, "answers": 0, "errors": 0}, 300, 5.0)
-        == "starting the engines, 0/300 answers  00:05 gone"
+        == "starting the engines, 0/300 answers  00:05 elapsed"
     )
 
 

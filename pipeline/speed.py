@@ -1,0 +1,203 @@
+"""How fast the job, the engine, the reference and decoding alone are, on the same work. All in fp32 on the CPU."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor
+
+from model.cache import Cache, CacheLayout
+from model.engine import Completion, NativeEngine, Request
+from model.grammar import Grammar
+from model.prompt import Tokenizer
+from model.reference import generate
+from model.vision_language_model import VisionLanguageModel
+
+from .peer import peer_generate
+from .run import run
+from .settings import Settings
+
+if TYPE_CHECKING:
+    from transformers import DeepseekV4ForCausalLM
+
+Result = TypeVar("Result")
+
+REPEATS = 3
+PATIENCE_SECONDS = 20.0  # what has taken longer is not repeated
+REFERENCE_QUESTIONS = 24
+PROMPT_TOKENS = 64
+BATCHES = (1, 4, 16, 32, 64)  # sequences that decode together
+
+
+def repeat(work: Callable[[], Result]) -> list[tuple[float, Result]]:
+    """Seconds and result of REPEATS calls, or of fewer once they have taken PATIENCE_SECONDS together."""
+    timed: list[tuple[float, Result]] = []
+    while len(timed) < REPEATS and sum(seconds for seconds, _ in timed) < PATIENCE_SECONDS:
+        started = time.perf_counter()
+        result = work()
+        timed.append((time.perf_counter() - started, result))
+    return timed
+
+
+def job_speed(requests: Sequence[Request], checkpoint: str, kv_budget_mb: int, threads: int) -> dict[str, Any]:
+    """Answers/s of whole runs on Ray over a Parquet catalog: from the moment the engine is ready, and all in all."""
+    answers = sum(len(request.questions) for request in requests)
+    with tempfile.TemporaryDirectory() as folder:
+        catalog = Path(folder) / "catalog.parquet"
+        write_catalog(requests, catalog)
+        settings = Settings(
+            catalog=str(catalog),
+            output=str(Path(folder) / "answers"),
+            overwrite=True,
+            model=checkpoint,
+            device="cpu",
+            dtype="float32",
+            kv_budget_mb=kv_budget_mb,
+            max_output_tokens=requests[0].max_output_tokens,
+            cpus_per_actor=threads,
+        )
+        timed = repeat(lambda: run(settings, io.StringIO(), io.StringIO()))
+    for _, record in timed:
+        assert record["counts"]["ok"] == answers, f"{record['counts']} where {answers} were due: {record['errors']}"
+    return {
+        "job_answers_per_second": median(record["answers_per_second"] for _, record in timed),
+        "job_with_startup_answers_per_second": median(answers / seconds for seconds, _ in timed),
+        "job_with_startup_seconds": median(seconds for seconds, _ in timed),
+        "job_engine_busy_share": median(record["engines"]["busy_share"] for _, record in timed),
+    }
+
+
+def write_catalog(requests: Sequence[Request], path: Path) -> None:
+    """A catalog of the requests' images, as PNG, with their questions."""
+    rows = []
+    for index, request in enumerate(requests):
+        buffer = io.BytesIO()
+        request.image.save(buffer, "PNG")
+        rows.append({"image_id": f"{index:05}", "image": buffer.getvalue(), "questions": list(request.questions)})
+    pq.write_table(pa.Table.from_pylist(rows), path)
+
+
+def engine_speed(
+    requests: Sequence[Request], checkpoint: str, kv_budget_mb: int
+) -> tuple[dict[str, Any], list[list[Completion]]]:
+    """Answers/s of the engine with all requests sent at once, images decoded; and the completions of each request."""
+    engine = NativeEngine(
+        checkpoint,
+        kv_budget_bytes=kv_budget_mb * 1_000_000,
+        device="cpu",
+        dtype="float32",
+        max_output_tokens=requests[0].max_output_tokens,
+    )
+
+    async def answer_all() -> list[list[Completion]]:
+        return await asyncio.gather(*(engine.answer(request) for request in requests))
+
+    try:
+        timed = repeat(lambda: asyncio.run(answer_all()))
+    finally:
+        engine.close()
+    seconds, completions = median(seconds for seconds, _ in timed), timed[0][1]
+    every = [completion for of_image in completions for completion in of_image]
+    figures = {
+        "engine_answers_per_second": len(every) / seconds,
+        "engine_output_tokens_per_second": sum(one.usage.output_tokens for one in every) / seconds,
+    }
+    return figures, completions
+
+
+def reference_speed(
+    requests: Sequence[Request], completions: list[list[Completion]], checkpoint: str, model: VisionLanguageModel
+) -> dict[str, Any]:
+    """Answers/s of the reference, one question at a time, on a spread of the questions; and whether it agrees."""
+    tokenizer = Tokenizer(checkpoint)
+    grammar = Grammar(tokenizer, model.config.vocab_size)
+    every = [(row, number) for row, request in enumerate(requests) for number in range(len(request.questions))]
+    step = max(1, len(every) // REFERENCE_QUESTIONS)
+    chosen = every[::step][:REFERENCE_QUESTIONS]
+
+    def answer(row: int, number: int) -> list[int]:
+        request = requests[row]
+        return generate(model, tokenizer, grammar, request.image, request.questions[number], request.max_output_tokens)
+
+    timed = repeat(lambda: [answer(row, number) for row, number in chosen])
+    responses = timed[0][1]
+    seconds = median(seconds for seconds, _ in timed)
+    equal = [
+        list(completions[row][number].token_ids) == response
+        for (row, number), response in zip(chosen, responses, strict=True)
+    ]
+    return {
+        "reference_questions": len(chosen),
+        "reference_answers_per_second": len(chosen) / seconds,
+        "reference_output_tokens_per_second": sum(map(len, responses)) / seconds,
+        "reference_equals_engine_share": sum(equal) / len(equal),
+    }
+
+
+def decode_speed(model: VisionLanguageModel, peer: DeepseekV4ForCausalLM, new_tokens: int) -> dict[str, Any]:
+    """Output tokens/s of text alone, greedy, of our batch decoding and of transformers' `generate`, by batch size.
+
+    Both prefill PROMPT_TOKENS random tokens a sequence, which is part of the time. They take turns at each size.
+    """
+    ours: dict[int, float] = {}
+    theirs: dict[int, float] = {}
+    equal = 0
+    for batch in BATCHES:
+        generator = torch.Generator().manual_seed(batch)
+        ids_BP = torch.randint(model.config.vocab_size, (batch, PROMPT_TOKENS), generator=generator)
+        native = repeat(partial(native_generate, model, ids_BP, new_tokens))
+        foreign = repeat(partial(peer_generate, peer, ids_BP, new_tokens))
+        ours[batch] = batch * new_tokens / median(seconds for seconds, _ in native)
+        theirs[batch] = batch * new_tokens / median(seconds for seconds, _ in foreign)
+        equal += int((native[0][1] == foreign[0][1]).sum())
+    return {
+        "decode_prompt_tokens": PROMPT_TOKENS,
+        "decode_output_tokens": new_tokens,
+        **_best("decode", ours),
+        **_best("transformers", theirs),
+        "decode_equals_transformers_tokens_share": equal / (sum(BATCHES) * new_tokens),
+    }
+
+
+def _best(name: str, tokens_per_second: dict[int, float]) -> dict[str, Any]:
+    batch = max(tokens_per_second, key=tokens_per_second.__getitem__)
+    return {
+        f"{name}_output_tokens_per_second": tokens_per_second[batch],
+        f"{name}_best_batch_sequences": batch,
+        f"{name}_output_tokens_per_second_by_batch": {str(size): rate for size, rate in tokens_per_second.items()},
+    }
+
+
+@torch.inference_mode()
+def native_generate(model: VisionLanguageModel, ids_BP: Tensor, new_tokens: int) -> Tensor:
+    """`new_tokens` greedy tokens [B, new_tokens] after B text prompts of one length, the way the engine decodes."""
+    batch, prompt = ids_BP.shape
+    layout = CacheLayout(model.config, model.embed.weight.dtype.itemsize)
+    footprint = layout.footprint(0, [prompt + new_tokens] * batch)
+    device = ids_BP.device
+    cache = Cache(model.config, footprint.total_bytes, model.embed.weight.dtype, device, prompt + new_tokens)
+    sequences = cache.reserve(footprint)
+    positions = torch.arange(prompt, device=device).expand(batch, prompt)
+    hidden, state = model(model.embed_prompt(ids_BP), ids_BP, positions, model.empty_state(batch))
+    cache.write_prefilled(sequences, state)
+    for sequence in sequences:
+        sequence.length = prompt
+    chosen = [model.head(hidden[:, -1]).argmax(dim=-1)]
+    while len(chosen) < new_tokens:
+        ids = chosen[-1][:, None]
+        positions = torch.tensor([[sequence.length] for sequence in sequences], device=device)
+        hidden, state = model(model.embed_prompt(ids), ids, positions, cache.gather(sequences))
+        cache.append(sequences, state)
+        chosen.append(model.head(hidden[:, -1]).argmax(dim=-1))
+    return torch.stack(chosen, dim=1)
