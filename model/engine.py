@@ -190,8 +190,8 @@ class NativeEngine:
         """Images of one geometry: one pass of the vision tower, one of their prompts; then each question's tail."""
         patches = torch.stack([job.patches for job in jobs]).to(self.device)
         ids = torch.tensor([job.prefix_ids for job in jobs], device=self.device)
-        positions = torch.arange(ids.shape[1], device=self.device).expand_as(ids)
         embeddings = self.model.embed_prompt(ids, self.model.see(patches, jobs[0].geometry))
+        positions = torch.arange(ids.shape[1], device=self.device).expand_as(ids)
         _, state = self.model(embeddings, ids, positions, self.model.empty_state(len(jobs)))
         questions: dict[int, list[tuple[int, int]]] = defaultdict(list)  # tails of one length run together
         for row, job in enumerate(jobs):
@@ -199,8 +199,7 @@ class NativeEngine:
                 questions[len(tail)].append((row, number))
         for members in questions.values():
             self._prefill_tails(jobs, members, state, ids.shape[1])
-        in_flight = len(self.scheduler.admitted)
-        self._stats.images_in_flight_peak = max(self._stats.images_in_flight_peak, in_flight)
+        self._stats.images_in_flight_peak = max(self._stats.images_in_flight_peak, len(self.scheduler.admitted))
         self._stats.requests += len(jobs)
 
     def _prefill_tails(

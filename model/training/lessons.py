@@ -202,9 +202,8 @@ def _encode(case: counting.Case, tokenizer: Tokenizer, image: int, slots: list[i
 
 def _fitting(word: str, case: counting.Case, slots: list[int]) -> set[int]:
     """Slots of the things that one word of a label fits."""
-    return {
-        slot for slot, thing in zip(slots, case.things, strict=True) if word in (thing.shape, thing.color, thing.size, "thing")
-    }
+    pairs = zip(slots, case.things, strict=True)
+    return {slot for slot, thing in pairs if word in (thing.shape, thing.color, thing.size, "thing")}
 
 
 def _stack(rows: list[_Row], num_slots: int) -> Tails:

@@ -15,7 +15,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -47,8 +46,10 @@ class Student(nn.Module):
         super().__init__()
         self.model = VisionLanguageModel(config)
         initialise(self.model, tokenizer.number_ids, seed)
-        self.patch_head = DenseHead(config.vision_dim, relative=True)
-        self.cell_head = DenseHead(config.hidden_size, relative=False)
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            self.patch_head = DenseHead(config.vision_dim, relative=True)
+            self.cell_head = DenseHead(config.hidden_size, relative=False)
         self.number_ids = torch.tensor(tokenizer.number_ids)
         self.value_of_id = torch.full((config.vocab_size,), -1)
         self.value_of_id[self.number_ids] = torch.arange(len(self.number_ids))
@@ -178,7 +179,7 @@ def _balance(gate: Gate, inputs: tuple[Tensor, Tensor], output: tuple[Tensor, Te
     for bias, mask in ((gate.bias, ~image_N), (gate.bias_vl, image_N)):
         if bool(mask.any()) and not (gate.hashed and bias is gate.bias):
             load = output[0][mask].flatten().bincount(minlength=len(bias)).float()
-            bias += BALANCE_STEP * (load.mean() - load).sign()
+            bias.add_(BALANCE_STEP * (load.mean() - load).sign())
 
 
 class Trainer:

@@ -1,9 +1,8 @@
-"""One S3 server, one Ray and one checkpoint for all tests of the pipeline."""
+"""One S3 server and one Ray for all tests of the pipeline."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,12 +11,6 @@ from moto.server import ThreadedMotoServer
 from pipeline import store
 from pipeline.run import ray_runtime
 from pipeline.settings import Settings
-from tests.pipeline.tiny import make_tiny_checkpoint
-
-
-@pytest.fixture(scope="session")
-def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_tiny_checkpoint(tmp_path_factory.mktemp("checkpoints") / "tiny")
 
 
 @pytest.fixture(scope="session")

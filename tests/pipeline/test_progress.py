@@ -17,13 +17,9 @@ DONE = {"images": 60, "answers": 120, "errors": 2}
 
 def test_a_line_tells_how_far_how_fast_and_how_long_still() -> None:
     assert progress_line(DONE, 300, 10.0) == "120/300 answers (40 %)  2 errors  12.0/s  00:10 elapsed  00:15 left"
-    assert (
-        progress_line({**DONE, "answers": 300}, 300, 3700.0) == "300/300 answers (100 %)  2 errors  0.1/s  1:01:40 elapsed"
-    )
-    assert (
-        progress_line({"images": 0, "answers": 0, "errors": 0}, 300, 5.0)
-        == "starting the engines, 0/300 answers  00:05 elapsed"
-    )
+    complete, none = {**DONE, "answers": 300}, {"images": 0, "answers": 0, "errors": 0}
+    assert progress_line(complete, 300, 3700.0) == "300/300 answers (100 %)  2 errors  0.1/s  1:01:40 elapsed"
+    assert progress_line(none, 300, 5.0) == "starting the engines, 0/300 answers  00:05 elapsed"
 
 
 def test_a_terminal_gets_one_line_that_is_drawn_over() -> None:
