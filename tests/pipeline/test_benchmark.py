@@ -11,6 +11,7 @@ import pytest
 
 from pipeline import speed
 from pipeline.benchmark import SIZES, Options, benchmark, draw_requests, main
+from tests.tiny import TINY
 
 KV_BUDGET_MB = 1
 
@@ -75,7 +76,8 @@ def test_images_in_flight_are_what_the_budget_holds(printed: tuple[list[str], di
     assert budget == KV_BUDGET_MB * 1_000_000
     assert [row["context_tokens"] for row in rows[1:]] == [768, 4096]
     for row in rows:
-        assert row["uncompressed_bytes_per_image"] == row["context_tokens"] * 3 * 16 * 4  # layers, width, fp32
+        bytes_per_token = TINY.num_hidden_layers * TINY.head_dim * 4  # fp32
+        assert row["uncompressed_bytes_per_image"] == row["context_tokens"] * bytes_per_token
         for kind in ("compressed", "uncompressed"):
             held = row[f"{kind}_images_in_flight"] * row[f"{kind}_bytes_per_image"]
             assert held <= budget < 2 * held + row[f"{kind}_bytes_per_image"]
