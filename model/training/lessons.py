@@ -49,24 +49,15 @@ class Lesson:
         return replace(self, steps=max(round(self.steps * share), 1))
 
 
+ASKING: tuple[counting.Kind, ...] = ("count", "locate", "exists")  # the kinds of question that name a label
 PHOTO_SHAPES = ((168, 168), (168, 168), (252, 252), (320, 240), (240, 320), (300, 200), (200, 300), (320, 180))
 
-# The default checkpoint's school. The tower learns to see on dense targets alone, then the language model to look at
-# one thing, at a few, at many on all shapes of image; last both together, with the indexer dropping entries.
+# The default checkpoint's school. The tower learns to see on dense targets alone; then the language model to look at
+# what a label names, on squares; last both, on all shapes of image, with the indexer dropping entries.
 COUNTING = (
     Lesson("see", 1000, 32, (1, 6), peak_lr=2e-3, final_lr=1e-3),
-    Lesson("one", 300, 16, (1, 1), 2, see_every=0, sparse=False, peak_lr=1.5e-3, final_lr=1.5e-3),
-    Lesson("few", 600, 16, (1, 3), 2, dense=4.0, see_every=0, sparse=False, peak_lr=1.5e-3, final_lr=1.5e-3),
-    Lesson(
-        *("many", 1200, 16, (1, 6), 2),
-        dense=4.0,
-        canvases=PHOTO_SHAPES,
-        see_every=0,
-        sparse=False,
-        peak_lr=1.2e-3,
-        final_lr=6e-4,
-    ),
-    Lesson("all", 1000, 16, (1, 6), 2, guidance=0.5, canvases=PHOTO_SHAPES, peak_lr=6e-4, final_lr=2e-5),
+    Lesson("label", 400, 16, (2, 5), 2, ASKING, dense=2.0, guidance=2.0, see_every=0, sparse=False),
+    Lesson("shapes", 600, 16, (1, 6), 2, canvases=PHOTO_SHAPES, dense=2.0, see_every=4, final_lr=5e-5),
 )
 
 
