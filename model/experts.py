@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .config import Config
+from .quantization import dequantize_fp4, fp4_scale_shape
 
 
 class Gate(nn.Module):
@@ -57,6 +58,22 @@ class Expert(nn.Module):
         return self.w2(F.silu(gate) * up)
 
 
+class PackedLinear(nn.Module):
+    """A matrix kept in FP4, half a byte a weight, and dequantised each time it is used."""
+
+    weight: Tensor
+    scale: Tensor
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__()
+        self.register_buffer("weight", torch.zeros(out_features, in_features // 2, dtype=torch.uint8))
+        scale_shape = fp4_scale_shape(out_features, in_features)
+        self.register_buffer("scale", torch.zeros(scale_shape, dtype=torch.uint8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, dequantize_fp4(self.weight, self.scale, x.dtype))
+
+
 class MixtureOfExperts(nn.Module):
     """k routed experts a token, and one shared by all."""
 
@@ -65,6 +82,13 @@ class MixtureOfExperts(nn.Module):
         self.gate = Gate(config, hashed)
         self.experts = nn.ModuleList(Expert(config) for _ in range(config.n_routed_experts))
         self.shared_experts = Expert(config)
+
+    def pack(self) -> None:
+        """Make room for the routed experts in FP4 instead: a ninth of fp32. Their weights are lost; load them anew."""
+        for expert in self.experts:
+            for name, matrix in list(expert.named_children()):
+                assert isinstance(matrix, nn.Linear), f"{name} is a {type(matrix).__name__}, packed already?"
+                setattr(expert, name, PackedLinear(matrix.in_features, matrix.out_features))
 
     def forward(self, x_BTH: Tensor, ids_BT: Tensor) -> Tensor:
         x_NH = x_BTH.flatten(0, 1)

@@ -22,6 +22,8 @@ class VisionLanguageModel(LanguageModel):
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
+        self.image_id: int | None = None  # the tokenizer's image placeholder, which `load` looks up
+        self.skipped_draft_tensors = 0  # of the checkpoint's draft layers, which `load` passes by
         self.vision = VisionTransformer(config)
         self.aligner = Aligner(config)
         self.image_start = nn.Parameter(torch.zeros(config.hidden_size))
@@ -47,10 +49,11 @@ class VisionLanguageModel(LanguageModel):
         merged = torch.where((types_BT >= 0)[..., None], marks[types_BT.clamp(min=0)], text)
         return merged.masked_scatter((types_BT == TokenType.IMAGE)[..., None], features.to(merged.dtype))
 
-    def expand(self, ids: Sequence[int], geometries: Sequence[Geometry], image_id: int) -> list[int]:
+    def expand(self, ids: Sequence[int], geometries: Sequence[Geometry], image_id: int | None) -> list[int]:
         """Ids with each image placeholder replaced by its span, as vocab_size + TokenType (reference section 4)."""
-        if ids.count(image_id) != len(geometries):
-            found, given = ids.count(image_id), len(geometries)
+        found = 0 if image_id is None else ids.count(image_id)
+        if found != len(geometries):
+            given = len(geometries)
             raise ValueError(f"the prompt has {found} image placeholders for {given} images; give one image for each")
         expanded: list[int] = []
         images = iter(geometries)
@@ -64,16 +67,37 @@ class VisionLanguageModel(LanguageModel):
         return expanded
 
     @torch.inference_mode()
-    def logits(self, ids: Sequence[int], images: Sequence[Image.Image], image_id: int) -> Tensor:
-        """Logits [positions, V] of a whole prompt in one uncached pass, one image for each placeholder `image_id`."""
+    def logits(self, token_ids: Sequence[int], images: Sequence[Image.Image]) -> Tensor:
+        """Logits [positions, V] of a whole prompt in one uncached pass, in the weights' type.
+
+        The tokenizer's image placeholder, `image_id`, stands in `token_ids` for each of `images`; the positions are
+        those of the expanded prompt. ValueError when their numbers differ, for an id outside the vocabulary, or for
+        images when the checkpoint had no tokenizer to say which id stands for them.
+        """
+        ids = [int(token_id) for token_id in token_ids]
+        self._check_prompt(ids, images)
         geometries = [plan(*image.size, self.config) for image in images]
+        expanded = self.expand(ids, geometries, self.image_id)
         device = self.image_start.device
         features = [
             self.see(to_patches(image, geometry, self.config)[None].to(device), geometry)[0]
             for image, geometry in zip(images, geometries, strict=True)
         ]
-        ids_BT = torch.tensor([self.expand(ids, geometries, image_id)], device=device)
+        ids_BT = torch.tensor([expanded], device=device)
         embeddings = self.embed_prompt(ids_BT, torch.cat(features)[None] if features else None)
         positions = torch.arange(ids_BT.shape[1], device=device)[None]
         hidden, _ = self(embeddings, ids_BT, positions, self.empty_state(1))
         return self.head(hidden)[0]
+
+    def _check_prompt(self, ids: list[int], images: Sequence[Image.Image]) -> None:
+        vocab = self.config.vocab_size
+        if not ids:
+            raise ValueError("the prompt has no tokens; begin it with the tokenizer's BOS")
+        outside = [token_id for token_id in ids if not 0 <= token_id < vocab]
+        if outside:
+            raise ValueError(f"token id {outside[0]} is outside the vocabulary of {vocab}; use this model's tokenizer")
+        if images and self.image_id is None:
+            raise ValueError(
+                "no id stands for an image: the checkpoint came without a tokenizer.json with an image placeholder; "
+                "put it there and load again"
+            )
