@@ -12,10 +12,11 @@ from typing import Any
 import pyarrow as pa
 
 from . import store
-from .decoding import ImageError, check
+from .decoding import Header, ImageError, check
 from .rows import CHECKED_ROWS, IMAGE_ROWS
 
 _FETCH_THREADS = 16
+HEAD_BYTES = 1 << 16  # most headers end long before; what lies behind an embedded thumbnail fits too
 
 
 @dataclass(frozen=True)
@@ -32,15 +33,26 @@ def fetch(uri: str, limits: Limits) -> tuple[bytes, int]:
 
     ImageError, stage fetch, when they can't be had: by the scheme, the place, the size or the store.
     """
-    if (scheme := store.scheme(uri)) not in ("", "s3"):
-        raise ImageError("fetch", "unsupported_scheme", f"can't read {scheme}:// addresses: {uri}")
-    where = store.join(limits.root, uri)
-    if not store.is_s3(where):
-        where = _inside(limits.root, where)
+    where = _where(uri, limits)
     try:
         return store.read(where, limits.max_bytes)
     except store.StoreError as error:
         raise ImageError("fetch", error.kind, error.message, error.attempts) from None
+
+
+def header_of(uri: str | None, data: bytes | None, limits: Limits) -> Header:
+    """What an image's header says, of its bytes or of the first ones behind its address. ImageError as `fetch`.
+
+    Headers that lie elsewhere (some TIFF, WebP) cost the whole file.
+    """
+    if data is None and uri:
+        try:
+            return check(store.read_head(_where(uri, limits), HEAD_BYTES), HEAD_BYTES, limits.max_pixels)
+        except (ImageError, store.StoreError):
+            data, _ = fetch(uri, limits)  # the whole file, or its own error
+    if data is None:
+        raise ImageError("fetch", "no_image", "the row has neither image bytes nor an address")
+    return check(data, limits.max_bytes, limits.max_pixels)
 
 
 def fetch_and_check(table: pa.Table, limits: Limits) -> pa.Table:
@@ -70,6 +82,14 @@ def _checked(uri: str | None, data: bytes | None, limits: Limits) -> dict[str, A
     except ImageError as error:
         found["error"] = error.as_row() | {"attempts": max(error.attempts, attempts)}
     return found | {"fetch_seconds": time.perf_counter() - began}
+
+
+def _where(uri: str, limits: Limits) -> str:
+    """The place that an image's address means, if it may be read."""
+    if (scheme := store.scheme(uri)) not in ("", "s3"):
+        raise ImageError("fetch", "unsupported_scheme", f"can't read {scheme}:// addresses: {uri}")
+    where = store.join(limits.root, uri)
+    return where if store.is_s3(where) else _inside(limits.root, where)
 
 
 def _inside(root: str, path: str) -> str:

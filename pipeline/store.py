@@ -61,6 +61,20 @@ def read(uri: str, max_bytes: int) -> tuple[bytes, int]:
     return _read_s3(uri, max_bytes) if is_s3(uri) else (_read_local(uri, max_bytes), 1)
 
 
+def read_head(uri: str, num_bytes: int) -> bytes:
+    """The first bytes of a file or object, all of it when it is shorter. StoreError when they can't be had."""
+    try:
+        if is_s3(uri):
+            bucket, key = split_s3(uri)
+            return s3_client().get_object(Bucket=bucket, Key=key, Range=f"bytes=0-{num_bytes - 1}")["Body"].read()
+        if not stat.S_ISREG(os.stat(uri).st_mode):  # as in `_read_local`
+            raise StoreError("unreadable", f"not a regular file: {uri}")
+        with open(uri, "rb") as file:
+            return file.read(num_bytes)
+    except (OSError, ValueError, exceptions.BotoCoreError, exceptions.ClientError) as error:
+        raise StoreError("unreadable", f"can't read {uri!r}: {error}") from None
+
+
 def list_under(uri: str) -> Iterator[str]:
     """Every file below a folder or prefix, as its path relative to it, without hidden names (`.x`, `_x`)."""
     names = _list_s3(uri) if is_s3(uri) else _list_local(Path(uri))
