@@ -42,7 +42,13 @@ class Lesson:
     see_every: int = 1  # steps between those that train the vision tower too; 0: never, to spare its backward pass
     peak_lr: float = 1e-3
     final_lr: float = 1e-3
+    spread: tuple[float, float] = (3.0, 3.0)  # of a number over its neighbours, of 0..999: at the start, at the end
     sparse: bool = True  # the indexer drops entries as in use; before it has learnt to rank, let all be seen
+
+    def spread_at(self, step: int) -> float:
+        """How soft the numbers' targets are at a step: soft ones are learnt sooner, hard ones more exactly."""
+        first, last = self.spread
+        return first + (last - first) * step / self.steps
 
     def shortened(self, share: float) -> Lesson:
         """The same lesson with a share of its steps, at least one."""
@@ -57,7 +63,9 @@ PHOTO_SHAPES = ((168, 168), (168, 168), (252, 252), (320, 240), (240, 320), (300
 COUNTING = (
     Lesson("see", 1000, 32, (1, 6), peak_lr=2e-3, final_lr=1e-3),
     Lesson("label", 400, 16, (2, 5), 2, ASKING, dense=2.0, guidance=2.0, see_every=0, sparse=False),
-    Lesson("shapes", 600, 16, (1, 6), 2, canvases=PHOTO_SHAPES, dense=2.0, see_every=4, final_lr=5e-5),
+    Lesson(
+        "shapes", 11_000, 16, (1, 6), 2, canvases=PHOTO_SHAPES, dense=2.0, see_every=4, final_lr=1e-5, spread=(3.0, 0.6)
+    ),
 )
 
 

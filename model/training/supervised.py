@@ -35,7 +35,6 @@ LABEL_LAYERS = (1, 2)
 CELL_LAYERS = (3, 4)
 GUIDED_HEADS = 2  # the last heads of a label layer read the label, the first ones of a cell layer look at cells
 BALANCE_STEP = 1e-3
-NEIGHBOURHOOD = 3.0  # of 999: how far a number's probability is spread over its neighbours
 ALL_ENTRIES = 1 << 20
 
 
@@ -57,7 +56,9 @@ class Student(nn.Module):
             if isinstance(module, Gate):
                 module.register_forward_hook(_balance)
 
-    def loss(self, batch: Batch, lesson: Lesson, learn_to_see: bool = True) -> tuple[Tensor, dict[str, float]]:
+    def loss(
+        self, batch: Batch, lesson: Lesson, step: int = 0, learn_to_see: bool = True
+    ) -> tuple[Tensor, dict[str, float]]:
         """The loss of one batch and its parts. Without `learn_to_see` the vision tower is left as it is."""
         model, geometry = self.model, batch.geometry
         patches = batch.patches_BN.to(model.image_start.dtype)
@@ -69,11 +70,13 @@ class Student(nn.Module):
             loss = lesson.dense * dense
             parts = {f"patch_{name}": value for name, value in named.items()}
         if lesson.questions:
-            answering, more = self._answer(batch, lesson, features_BNV)
+            answering, more = self._answer(batch, lesson, lesson.spread_at(step), features_BNV)
             loss, parts = loss + answering, parts | more
         return loss, parts | {"loss": loss.item()}
 
-    def _answer(self, batch: Batch, lesson: Lesson, features_BNV: Tensor) -> tuple[Tensor, dict[str, float]]:
+    def _answer(
+        self, batch: Batch, lesson: Lesson, spread: float, features_BNV: Tensor
+    ) -> tuple[Tensor, dict[str, float]]:
         model, geometry, images = self.model, batch.geometry, len(batch.patches_BN)
         cells = model.aligner(features_BNV, geometry.patch_rows, geometry.patch_columns)
         order = span(geometry.rows, geometry.columns, 0).order
@@ -88,7 +91,7 @@ class Student(nn.Module):
         loss = lesson.dense * 0.5 * dense
         share = sum(int((tails.labels_MT != IGNORE).sum()) for tails in batch.tails)
         for tails in batch.tails:
-            more, named = self._answer_tails(tails, batch.slots_C, state, prefix_BP.shape[1], lesson)
+            more, named = self._answer_tails(tails, batch.slots_C, state, prefix_BP.shape[1], lesson, spread)
             weight = int((tails.labels_MT != IGNORE).sum()) / share
             loss = loss + weight * more
             for name, value in named.items():
@@ -96,7 +99,7 @@ class Student(nn.Module):
         return loss, parts
 
     def _answer_tails(
-        self, tails: Tails, slots_C: Tensor, state: list[LayerState], start: int, lesson: Lesson
+        self, tails: Tails, slots_C: Tensor, state: list[LayerState], start: int, lesson: Lesson, spread: float
     ) -> tuple[Tensor, dict[str, float]]:
         model, ids = self.model, tails.ids_MT
         positions = (torch.arange(ids.shape[1]) + start).expand_as(ids)
@@ -105,7 +108,7 @@ class Student(nn.Module):
         learnt = tails.labels_MT != IGNORE
         labels = tails.labels_MT[learnt]
         logits = model.head(hidden[learnt])
-        each, off = self._answer_loss(logits, labels)
+        each, off = self._answer_loss(logits, labels, spread)
         look, index = _guidance_loss(trace, tails, slots_C, start), _indexer_loss(trace)
         about = tails.about_MT[learnt]
         with torch.no_grad():
@@ -116,8 +119,8 @@ class Student(nn.Module):
             parts |= {"text": each[~about].mean().item(), "right": right[~about].mean().item()}
         return each.mean() + 5 * off + lesson.guidance * look + 0.1 * index, parts
 
-    def _answer_loss(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Cross-entropy of each token, with numbers softened over their neighbours; and how far off the numbers are.
+    def _answer_loss(self, logits: Tensor, labels: Tensor, spread: float) -> tuple[Tensor, Tensor]:
+        """Cross-entropy of each token, with numbers spread over their neighbours; and how far off the numbers are.
 
         A thousand numbers as a thousand classes see too few examples each; a number's neighbours are nearly right.
         The distance is that of the expected value, as a share of the image's side.
@@ -130,7 +133,7 @@ class Student(nn.Module):
             return each, logits.new_zeros(())
         log_numbers = log_p[is_number][:, self.number_ids]  # [n, 1000]
         every = torch.arange(len(self.number_ids), device=labels.device)
-        near = (-(every - value[is_number, None]).abs() / NEIGHBOURHOOD).softmax(-1)
+        near = (-(every - value[is_number, None]).abs() / spread).softmax(-1)
         expected = (log_numbers.softmax(-1) * every).sum(-1)
         off = (expected - value[is_number]).abs().mean() / len(self.number_ids)
         return each.masked_scatter(is_number, -(near * log_numbers).sum(-1)), off
@@ -223,7 +226,7 @@ class Trainer:
                 group["lr"] = rate * min(1.0, (self.step + 1) / 50)
             batch = next(stream)
             seeing = lesson.see_every > 0 and self.step % lesson.see_every == 0
-            loss, parts = self.student.loss(batch, lesson, seeing)
+            loss, parts = self.student.loss(batch, lesson, self.step, seeing)
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
             nn.utils.clip_grad_norm_(self.student.parameters(), 1.0)

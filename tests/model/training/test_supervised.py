@@ -18,7 +18,9 @@ from tests.tiny import TINY
 
 # Five layers, since the guided ones are counted from the default checkpoint's.
 CONFIG = replace(TINY, num_hidden_layers=5, compress_ratios=(0, 0, 4, 16, 0), sliding_window=80)
-LESSON = Lesson("trial", 12, 4, (2, 4), questions=2, present_only=True, canvases=((168, 168), (320, 240)))
+LESSON = Lesson(
+    "trial", 12, 4, (2, 4), questions=2, present_only=True, canvases=((168, 168), (320, 240)), spread=(3.0, 0.5)
+)
 TOKENIZER = Tokenizer(DEFAULT_CHECKPOINT)
 
 
@@ -91,3 +93,19 @@ def test_streams_do_not_start_alike() -> None:
         positions = torch.arange(ids.shape[1]).expand_as(ids)
         model(model.embed_prompt(ids), ids, positions, model.empty_state(len(ids)), inner=inner)
     assert (inner[-1][:, :, 0] - inner[-1][:, :, 1]).abs().max() > 1e-2
+
+
+def test_numbers_start_soft_and_end_hard() -> None:
+    assert [LESSON.spread_at(step) for step in (0, 6, 12)] == [3.0, 1.75, 0.5]
+    student = Student(CONFIG, TOKENIZER, seed=0)
+    labels = torch.tensor([TOKENIZER.number_ids[500]])
+
+    def cost_of(number: int, spread: float) -> float:
+        logits = torch.zeros(1, CONFIG.vocab_size)
+        logits[0, TOKENIZER.number_ids[number]] = 12.0
+        return float(student._answer_loss(logits, labels, spread)[0][0])
+
+    # A near miss is worse than a hit, better than a far one, and forgiven less when hard.
+    for spread in (3.0, 0.5):
+        assert cost_of(500, spread) < cost_of(501, spread) < cost_of(520, spread)
+    assert cost_of(501, 0.5) - cost_of(500, 0.5) > cost_of(501, 3.0) - cost_of(500, 3.0)
