@@ -11,7 +11,6 @@ import math
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterable
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Literal
@@ -22,7 +21,8 @@ from torch import Tensor
 from .attention import LayerState
 from .cache import Cache, Footprint
 from .grammar import Grammar
-from .image import Geometry, plan, span, to_patches
+from .image import plan, span, to_patches
+from .pointing import Decision, PrimitivesMode, Trigger
 from .prompt import Tokenizer
 from .request import Completion, EngineDead, EngineStats, Request, RequestError, Usage
 from .sampling import greedy
@@ -57,7 +57,7 @@ class NativeEngine:
         if kind not in ("float32", "bfloat16"):
             raise ValueError(f"dtype {dtype!r}: choose auto, float32 or bfloat16")
         self.model = load(checkpoint, dtype=getattr(torch, kind), device=self.device)
-        self.tokenizer = Tokenizer(checkpoint)
+        self.tokenizer, self.trigger = Tokenizer(checkpoint), Trigger.of_checkpoint(checkpoint)
         self.config = self.model.config
         self.frame = self.config.primitive_frame
         self.name, self.revision = Path(checkpoint).resolve().name, revision(checkpoint)
@@ -79,13 +79,8 @@ class NativeEngine:
 
     def footprint(self, request: Request) -> Footprint:
         """The cache bytes of a request at its longest."""
-        return self.footprint_of_size(*request.image.size, request.questions, request.max_output_tokens)
-
-    def footprint_of_size(self, width: int, height: int, questions: Iterable[str], max_output_tokens: int) -> Footprint:
-        """The same from the image's size alone, in pixels after EXIF orientation."""
-        geometry = plan(width, height, self.config)
-        prefix, tails = self._prompt(geometry, questions)
-        return self.cache.layout.footprint(len(prefix), [len(tail) + max_output_tokens for tail in tails])
+        prefix, tails, _ = self._prompt(request)
+        return self.cache.layout.footprint(len(prefix), [len(tail) + request.max_output_tokens for tail in tails])
 
     async def answer(self, request: Request) -> list[Completion]:
         """One completion for each question, in order. RequestError: this request can't be; EngineDead: nothing can."""
@@ -119,15 +114,21 @@ class NativeEngine:
             self._wake.notify()
         self._thread.join()
 
-    def _prompt(self, geometry: Geometry, questions: Iterable[str]) -> tuple[list[int], list[list[int]]]:
-        encoded = [self.tokenizer.encode_question(question) for question in questions]
-        return self.model.expand(encoded[0][0], [geometry], self.tokenizer.image_id), [tail for _, tail in encoded]
+    def _prompt(self, request: Request) -> tuple[list[int], list[list[int]], list[Decision]]:
+        """Ids up to and with the image span, then those of each question, and whether it is to point."""
+        questions = request.questions
+        modes: list[PrimitivesMode] = list(request.primitives) or ["on"] * len(questions)
+        decisions = [self.trigger.decide(question, mode) for question, mode in zip(questions, modes, strict=True)]
+        asked = [self.trigger.words(question, it.point) for question, it in zip(questions, decisions, strict=True)]
+        (prefix, _), *_ = encoded = [self.tokenizer.encode_question(words) for words in asked]
+        geometry = plan(*request.image.size, self.config)
+        return self.model.expand(prefix, [geometry], self.tokenizer.image_id), [tail for _, tail in encoded], decisions
 
     def _prepare(self, request: Request) -> Job:
         if request.max_output_tokens < 1:
             raise RequestError("bad_limit", f"max_output_tokens = {request.max_output_tokens}; give at least 1")
         geometry = plan(*request.image.size, self.config)
-        prefix, tails = self._prompt(geometry, request.questions)
+        prefix, tails, decisions = self._prompt(request)
         longest = len(prefix) + max(map(len, tails)) + request.max_output_tokens
         if longest > self.config.max_position_embeddings:
             limit = self.config.max_position_embeddings
@@ -140,7 +141,7 @@ class NativeEngine:
                 f"the budget of {self.cache.budget_bytes} holds {self.cache.num_slots} and {self.cache.num_pages}",
             )
         patches = to_patches(request.image, geometry, self.config)
-        return Job(geometry, patches, prefix, tails, request.max_output_tokens, footprint, Future())
+        return Job(geometry, patches, prefix, tails, decisions, request.max_output_tokens, footprint, Future())
 
     # ---- the engine's thread
 
@@ -203,11 +204,7 @@ class NativeEngine:
         self._stats.requests += len(jobs)
 
     def _prefill_tails(
-        self,
-        jobs: list[Job],
-        members: list[tuple[int, int]],
-        state: list[LayerState],
-        start: int,
+        self, jobs: list[Job], members: list[tuple[int, int]], state: list[LayerState], start: int
     ) -> None:
         tails = torch.tensor([jobs[row].tails[number] for row, number in members], device=self.device)
         positions = (torch.arange(tails.shape[1], device=self.device) + start).expand_as(tails)
@@ -218,7 +215,7 @@ class NativeEngine:
         started = []
         for (row, number), sequence in zip(members, sequences, strict=True):
             sequence.length = start + tails.shape[1]
-            place = self.grammar.start("thinking")
+            place = self.grammar.start("thinking", jobs[row].decisions[number].point)
             started.append(Running(jobs[row], number, sequence, place, sequence.length))
         self.scheduler.running += started
         self._stats.prompt_tokens += sum(len(jobs[row].tails[number]) for row, number in members)
@@ -277,6 +274,8 @@ class NativeEngine:
             kv_entries=(len(inside.types) - 2) // 4,
             kv_bytes=layout.slot_bytes + len(question.sequence.pages) * layout.page_bytes,
             shared_prefill=question.number > 0,
+            pointing=job.decisions[question.number].point,
+            pointing_reason=job.decisions[question.number].reason,
         )
         confidence = math.exp(question.log_probability / max(question.choices, 1))
         reason: Literal["stop", "length"] = "stop" if question.place.finished else "length"

@@ -48,7 +48,8 @@ class State(NamedTuple):
 
     `step` counts the tokens since the opening tag; within a coordinate list it runs from 0 ("[[") over numbers (odd)
     and separators (even) to the closing tag, and returns to 1 after "],[". `first` and `second` are the last entry's
-    numbers. `tail` is the end of the text so far that could be the start of a spelled-out tag.
+    numbers. `tail` is the end of the text so far that could be the start of a spelled-out tag. Without `pointing` no
+    primitive is ever opened.
     """
 
     phase: Phase
@@ -57,6 +58,7 @@ class State(NamedTuple):
     first: int = 0
     second: int = 0
     tail: bytes = b""
+    pointing: bool = True
 
     @property
     def finished(self) -> bool:
@@ -114,7 +116,7 @@ class Grammar:
         }
         labels = [i for i, spelled in self._bytes.items() if not any(byte in _NOT_IN_LABELS for byte in spelled)]
         self._text = self._mask(list(self._bytes))
-        self._free: dict[tuple[bool, int, bytes], _Choice] = {}
+        self._free: dict[tuple[bool, bool, int, bytes], _Choice] = {}
         self._at_least: dict[int, _Choice] = {}
         self._single = {i: self._choice([i]) for i in (self._open_id, self._comma_id, self._end_id)}
         self._single |= {entries.end_id: self._choice([entries.end_id]) for entries in self._lists.values()}
@@ -123,9 +125,12 @@ class Grammar:
         self._label = self._choice([*labels, tokenizer.end_ref_id])
         self._label_end = self._choice([tokenizer.end_ref_id])
 
-    def start(self, mode: Mode) -> State:
-        """The state before a response's first token. In chat mode `</think>` is in the prompt: all is answer."""
-        return State(Phase.FREE, answering=mode == "chat")
+    def start(self, mode: Mode, pointing: bool = True) -> State:
+        """The state before a response's first token. In chat mode `</think>` is in the prompt: all is answer.
+
+        Without `pointing` the response is text alone: no reference, box or point.
+        """
+        return State(Phase.FREE, answering=mode == "chat", pointing=pointing)
 
     def allowed(self, state: State, remaining: int) -> torch.Tensor:
         """The tokens that may come next: bool [vocab_size], shared, not to be changed.
@@ -174,7 +179,7 @@ class Grammar:
         room = remaining - self.closing_tokens(state)  # tokens to spare beyond those that close
         assert remaining >= 1 and room >= 0, (state, remaining)
         if state.phase is Phase.FREE:
-            key = (state.answering, min(room, self._lists[Phase.BOX].tokens + 1), state.tail)
+            key = (state.answering, state.pointing, min(room, self._lists[Phase.BOX].tokens + 1), state.tail)
             choice = self._free.get(key)
             return choice if choice is not None else self._free.setdefault(key, self._free_choice(*key))
         if state.phase is Phase.REF:
@@ -197,7 +202,7 @@ class Grammar:
         if opened is not None:
             return State(opened, state.answering)
         if token_id == tokens.end_think_id:
-            return State(Phase.FREE, answering=True)
+            return State(Phase.FREE, answering=True, pointing=state.pointing)
         if token_id == tokens.eos_id:
             return State(Phase.FINISHED, state.answering)
         text = state.tail + self._bytes[token_id]
@@ -205,7 +210,7 @@ class Grammar:
         tail = text[angle:] if angle >= 0 and text[angle:] in _TAG_PREFIXES else b""
         return state if tail == state.tail else state._replace(tail=tail)
 
-    def _free_choice(self, answering: bool, room: int, tail: bytes) -> _Choice:
+    def _free_choice(self, answering: bool, pointing: bool, room: int, tail: bytes) -> _Choice:
         """Free text and the tags for which there is room, without tokens that complete a tag begun by `tail`."""
         tokens = self._tokenizer
         mask = self._text.clone() if room >= 1 else self._mask([])
@@ -215,9 +220,9 @@ class Grammar:
                 mask[token_id] = False
         mask[tokens.eos_id if answering else tokens.end_think_id] = True
         # An opening tag and the least that closes it: a label of one token, a list of one entry.
-        mask[tokens.ref_id] = room >= 3
-        mask[tokens.box_id] = room >= 1 + self._lists[Phase.BOX].tokens
-        mask[tokens.point_id] = room >= 1 + self._lists[Phase.POINT].tokens
+        mask[tokens.ref_id] = pointing and room >= 3
+        mask[tokens.box_id] = pointing and room >= 1 + self._lists[Phase.BOX].tokens
+        mask[tokens.point_id] = pointing and room >= 1 + self._lists[Phase.POINT].tokens
         ids = mask.nonzero().flatten()
         return _Choice(mask, int(ids[0]) if len(ids) == 1 else None)
 

@@ -20,6 +20,7 @@ def generate(
     image: Image.Image,
     question: str,
     max_output_tokens: int,
+    pointing: bool = True,
 ) -> list[int]:
     """Token ids of the response to one question about one RGB image, greedily, under the grammar; EOS not included."""
     prefix, tail = tokenizer.encode_question(question)
@@ -28,7 +29,7 @@ def generate(
     ids = torch.tensor([model.expand(prefix + tail, [geometry], tokenizer.image_id)])
     positions = torch.arange(ids.shape[1])[None]
     hidden, state = model(model.embed_prompt(ids, features), ids, positions, model.empty_state(1))
-    place = grammar.start("thinking")
+    place = grammar.start("thinking", pointing)
     response: list[int] = []
     while len(response) < max_output_tokens:
         allowed = grammar.allowed(place, max_output_tokens - len(response))

@@ -7,6 +7,8 @@ from typing import Literal
 
 from PIL import Image
 
+from .pointing import PrimitivesMode
+
 
 class RequestError(ValueError):
     """This one request can't be answered; others can. `kind` is a word for tables."""
@@ -22,18 +24,27 @@ class EngineDead(RuntimeError):
 
 @dataclass(frozen=True)
 class Request:
-    """One image with its questions. `image` is RGB, upright; at most `max_output_tokens` for each response."""
+    """One image with its questions. `image` is RGB, upright; at most `max_output_tokens` for each response.
+
+    `primitives`: the mode of each question; none given means on for all.
+    """
 
     image: Image.Image
     questions: tuple[str, ...]
     max_output_tokens: int = 256
+    primitives: tuple[PrimitivesMode, ...] = ()
+
+    def __post_init__(self) -> None:
+        if len(self.primitives) not in (0, len(self.questions)):
+            raise ValueError(f"{len(self.primitives)} primitives modes for {len(self.questions)} questions: one each")
 
 
 @dataclass(frozen=True)
 class Usage:
     """What one answer took. Tokens as the model counts them; `kv_entries` = CSA entries of the image in one layer;
     `kv_bytes` = what the question's sequence held of the cache, pages shared with its siblings included;
-    `shared_prefill` = the image was prefilled for an earlier question of the request."""
+    `shared_prefill` = the image was prefilled for an earlier question of the request; `pointing` = whether the answer
+    was to point, and why."""
 
     image_tokens: int
     prompt_tokens: int
@@ -41,6 +52,8 @@ class Usage:
     kv_entries: int
     kv_bytes: int
     shared_prefill: bool
+    pointing: bool = True
+    pointing_reason: str = ""
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from torch import Tensor
 from .cache import Cache, CachedSequence, Footprint
 from .grammar import State
 from .image import Geometry
+from .pointing import Decision
 from .request import Completion
 
 
@@ -41,6 +42,7 @@ class Job:
     patches: Tensor  # [N, 3, P, P]
     prefix_ids: list[int]
     tails: list[list[int]]
+    decisions: list[Decision]  # of each question: whether to point
     max_output_tokens: int
     footprint: Footprint
     future: Future[list[Completion]]

@@ -20,6 +20,7 @@ import ray
 import torch
 
 from model.engine import Completion, EngineDead, NativeEngine, Request, RequestError
+from model.pointing import PrimitivesMode
 
 from .answers import Author, answer_row, error_row
 from .collector import DEATHS_ALLOWED
@@ -44,6 +45,7 @@ class Plan:
     kv_budget_mb: int | None
     kv_share: float
     max_output_tokens: int
+    primitives: PrimitivesMode
     images_in_flight: int
     threads: int
 
@@ -84,14 +86,15 @@ class Answerer:
     async def _answer_image(self, image: dict[str, Any]) -> list[dict[str, Any]]:
         """The rows of one image, in the order of its questions."""
         questions = questions_of(image["questions"])
+        places = [index for index, question in enumerate(questions) if question is not None]
         asked = tuple(question for question in questions if question is not None)
+        modes = tuple(self._mode(image["primitives"], index) for index in places)
         seconds: dict[str, float] = {}
         outcomes: dict[int, _Outcome] = {}
         error = image["error"]
         if error is None and asked:
             try:
-                completions = await self._complete(image, asked, seconds)
-                places = [index for index, question in enumerate(questions) if question is not None]
+                completions = await self._complete(image, asked, modes, seconds)
                 outcomes.update(zip(places, completions, strict=True))
             except ImageError as broken:
                 error = broken.as_row()
@@ -107,7 +110,11 @@ class Answerer:
         return [self._row(image, index, outcomes[index], seconds) for index in range(len(questions))]
 
     async def _complete(
-        self, image: Mapping[str, Any], asked: tuple[str, ...], seconds: dict[str, float]
+        self,
+        image: Mapping[str, Any],
+        asked: tuple[str, ...],
+        modes: tuple[PrimitivesMode, ...],
+        seconds: dict[str, float],
     ) -> list[Completion]:
         pixel_bytes = image["image_width"] * image["image_height"] * 3
         async with self._places, self._decoded.holding(pixel_bytes):
@@ -116,9 +123,14 @@ class Answerer:
             picture = await loop.run_in_executor(self._decoders, decode, image["image"])
             seconds["decode"], began = time.perf_counter() - began, time.perf_counter()
             try:
-                return await self._engine.answer(Request(picture, asked, self._plan.max_output_tokens))
+                return await self._engine.answer(Request(picture, asked, self._plan.max_output_tokens, modes))
             finally:
                 seconds["answer"] = time.perf_counter() - began
+
+    def _mode(self, modes: list[PrimitivesMode | None] | None, index: int) -> PrimitivesMode:
+        """One mode stands for all questions, several for one each, none for the job's."""
+        own = None if not modes else modes[0] if len(modes) == 1 else _at(modes, index)
+        return own or self._plan.primitives
 
     def _row(
         self, image: Mapping[str, Any], index: int, outcome: _Outcome, seconds: Mapping[str, float]

@@ -76,7 +76,9 @@ def _complete(
         max_output_tokens=settings.max_output_tokens,
     )
     try:
-        (completion,) = asyncio.run(engine.answer(Request(picture, (question,), settings.max_output_tokens)))
+        (completion,) = asyncio.run(
+            engine.answer(Request(picture, (question,), settings.max_output_tokens, (settings.primitives,)))
+        )
         return Author(run_id, engine.name, engine.revision, config), completion
     except RequestError as error:
         raise ImageError("generate", error.kind, str(error)) from None
@@ -91,6 +93,7 @@ def main(argv: Sequence[str], out: TextIO = sys.stdout) -> int:
     parser.add_argument("question")
     parser.add_argument("--model", help="checkpoint folder [model/checkpoints/default]")
     parser.add_argument("--max-output-tokens", type=int, metavar="N", help="longest response, in tokens [256]")
+    parser.add_argument("--primitives", choices=("auto", "on", "off"), help="whether the answer points [auto]")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), help="where the model runs [auto]")
     parser.add_argument("--json", action="store_true", help="print the answer row as JSON, draw nothing")
     flags = vars(parser.parse_args(argv))

@@ -10,9 +10,11 @@ import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, get_args
 
 import pyarrow as pa
+
+from model.pointing import PrimitivesMode
 
 from . import store
 from .parquet import Columns, parquet_units
@@ -31,6 +33,7 @@ class Unit(Protocol):
     def limited(self, num_rows: int) -> Unit: ...
     def ids(self) -> Iterator[list[str | None]]: ...
     def question_lists(self) -> Iterator[list[list[str | None]]]: ...
+    def mode_lists(self) -> Iterator[list[list[str | None] | None]]: ...  # none at all: the job's mode
     def read(self) -> Iterator[pa.Table]: ...  # IMAGE_ROWS
 
 
@@ -59,9 +62,12 @@ class Catalog:
     def check(self) -> int:
         """Looks at every id and question and returns the number of answer rows to come.
 
-        ValueError, with examples, when ids are missing or repeat, or when nobody asks anything.
+        ValueError, with examples, when ids are missing or repeat, modes are unknown, or nobody asks anything.
         """
         _refuse_unfit_ids(self)
+        modes = {mode for unit in self.units for lists in unit.mode_lists() for row in lists for mode in row or ()}
+        if unknown := modes - {None, *get_args(PrimitivesMode)}:
+            raise ValueError(f"{self.name}: primitives may be on, off or auto, got {_some(sorted(map(repr, unknown)))}")
         num_asked = num_rows = 0
         for lists in (lists for unit in self.units for lists in unit.question_lists()):
             num_rows += sum(max(len(questions), 1) for questions in lists)
@@ -161,6 +167,9 @@ class ListedUnit:
 
     def ids(self) -> Iterator[list[str | None]]:
         yield list(self.names)
+
+    def mode_lists(self) -> Iterator[list[list[str | None] | None]]:
+        yield from ()
 
     def question_lists(self) -> Iterator[list[list[str | None]]]:
         yield [questions_of(self.questions)] * len(self.names)

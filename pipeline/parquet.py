@@ -43,6 +43,7 @@ class Layout(NamedTuple):
     questions: str | None  # text or list of texts
     gold_answers: str | None
     gold_boxes: str | None
+    primitives: str | None  # text or list of texts
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,11 @@ class ParquetUnit:
         for batch in self._batches([self.layout.questions], _IDS_PER_BATCH):
             yield [questions_of(cell) for cell in _as_lists(batch.column(0)).to_pylist()]
 
+    def mode_lists(self) -> Iterator[list[list[str | None] | None]]:
+        if self.layout.primitives is not None:
+            for batch in self._batches([self.layout.primitives], _IDS_PER_BATCH):
+                yield _as_lists(batch.column(0)).to_pylist()
+
     def read(self) -> Iterator[pa.Table]:
         """IMAGE_ROWS, some rows at a time."""
         began = time.perf_counter()
@@ -91,6 +97,7 @@ class ParquetUnit:
         cells["image_uri"] = uri
         asked = [list(self.questions)] * rows if layout.questions is None else _as_lists(batch.column(layout.questions))
         cells["questions"] = asked
+        cells["primitives"] = _as_lists(batch.column(layout.primitives)) if layout.primitives else pa.nulls(rows)
         cells["gold_answers"] = batch.column(layout.gold_answers) if layout.gold_answers else pa.nulls(rows)
         cells["gold_boxes"] = batch.column(layout.gold_boxes) if layout.gold_boxes else pa.nulls(rows)
         cells["read_seconds"] = [seconds_per_row] * rows
@@ -170,13 +177,16 @@ def _layout(file: str, schema: pa.Schema, columns: Columns) -> Layout:
     questions = None if columns.questions else present("questions") or present("question")
     if questions and not _is_text(_item(schema.field(questions).type)):
         raise refuse(f"column {questions!r} must hold texts or lists of texts")
-    # Gold belongs to the file's own questions.
+    # Modes and gold belong to the file's own questions.
+    modes = present("primitives") if questions else None
+    if modes and not _is_text(_item(schema.field(modes).type)):
+        raise refuse("column 'primitives' must hold on, off or auto, or lists of these")
     gold_answers = present("gold_answers") if questions else None
     gold_boxes = present("gold_boxes") if questions else None
     for name, wanted in ((gold_answers, pa.list_(pa.string())), (gold_boxes, GOLD_BOXES)):
         if name and not _castable(schema.field(name).type, wanted):
             raise refuse(f"column {name!r} must be {wanted}")
-    return Layout(columns.id, image, uri, questions, gold_answers, gold_boxes)
+    return Layout(columns.id, image, uri, questions, gold_answers, gold_boxes, modes)
 
 
 def _castable(type_: pa.DataType, wanted: pa.DataType) -> bool:

@@ -17,6 +17,7 @@ IMAGE_ROWS = pa.schema(
         ("image_uri", pa.string()),
         ("image", pa.large_binary()),  # encoded, never decoded pixels; null: to be fetched from image_uri
         ("questions", pa.list_(pa.string())),
+        ("primitives", pa.list_(pa.string())),  # modes: one for all the questions or one each; null: the job's
         ("gold_answers", pa.list_(pa.string())),
         ("gold_boxes", GOLD_BOXES),
         ("read_seconds", pa.float64()),
@@ -65,6 +66,8 @@ USAGE = pa.struct(
         ("kv_entries", pa.int32()),
         ("kv_bytes", pa.int64()),
         ("shared_prefill", pa.bool_()),
+        ("pointing", pa.bool_()),
+        ("pointing_reason", pa.string()),
     ]
 )
 ANSWERS = pa.schema(

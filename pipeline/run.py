@@ -79,6 +79,7 @@ def _stages(settings: Settings, catalog: Catalog, collector: Any, run_id: str, o
         kv_budget_mb=settings.kv_budget_mb,
         kv_share=settings.kv_share,
         max_output_tokens=settings.max_output_tokens,
+        primitives=settings.primitives,
         images_in_flight=settings.images_in_flight,
         threads=max(1, round(settings.cpus_per_actor)),
     )

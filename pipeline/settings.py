@@ -22,6 +22,8 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from model.pointing import PrimitivesMode
+
 PROJECT = Path(__file__).resolve().parents[1]
 BUNDLED_CATALOG = PROJECT / "catalogs" / "demo.parquet"
 BUNDLED_MODEL = PROJECT / "model" / "checkpoints" / "default"
@@ -69,6 +71,9 @@ class Settings(BaseSettings):
         default="auto", description="what the model runs on; auto: a GPU if any"
     )
     dtype: Literal["auto", "float32", "bfloat16"] = Field(default="auto", description="number format of the weights")
+    primitives: PrimitivesMode = Field(
+        default="auto", description="whether answers point; auto: chosen from each question's words"
+    )
     max_output_tokens: int = Field(default=256, ge=1, description="longest response to one question, in tokens")
     kv_budget_mb: int | None = Field(
         default=None, ge=1, description="KV cache of one engine in MB (10^6 bytes) [64 on a CPU, kv-share on a GPU]"

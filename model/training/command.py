@@ -12,6 +12,7 @@ import torch
 from .. import weights
 from ..config import Config
 from ..engine import NativeEngine
+from ..pointing import SIDE_FILE
 from .evaluation import evaluate
 from .lessons import COUNTING
 from .supervised import Trainer
@@ -43,5 +44,7 @@ def main(argv: list[str] | None = None) -> None:
     trainer = Trainer(Config.from_file(options.config), options.config, lessons, options.state, options.seed)
     trainer.run(log=lambda line: print(line, flush=True))
     weights.save(trainer.student.model, checkpoint)
-    shutil.copy(options.config / "tokenizer.json", checkpoint)
+    for name in ("tokenizer.json", SIDE_FILE):
+        if (options.config / name).is_file():
+            shutil.copy(options.config / name, checkpoint)
     print(f"{checkpoint}: {trainer.images} images in {trainer.seconds:.0f} s")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -142,3 +143,41 @@ def test_a_gpu_gives_the_tokens_of_the_cpu_in_fp32(engine: NativeEngine, tiny_ch
     on_gpu, on_cpu = ask(gpu, *requests), ask(engine, *requests)
     gpu.close()
     assert [[c.token_ids for c in each] for each in on_gpu] == [[c.token_ids for c in each] for each in on_cpu]
+
+
+def test_each_question_points_as_its_mode_says_and_the_reference_agrees(engine: NativeEngine) -> None:
+    questions = ("how many red circles are there?", "describe the image.", "describe the image.", "where is it?")
+    request = Request(request_number(1).image, questions, 24, ("auto", "auto", "on", "off"))
+    (completions,) = ask(engine, request)
+    usage = [(completion.usage.pointing, completion.usage.pointing_reason) for completion in completions]
+    assert usage == [
+        (True, "asks to count"), (False, "asks about the whole image"), (True, "as asked"), (False, "as asked"),
+    ]  # fmt: skip
+    for question, completion in zip(questions, completions, strict=True):
+        wanted = generate(
+            engine.model, engine.tokenizer, engine.grammar, request.image, question, 24, completion.usage.pointing
+        )
+        assert list(completion.token_ids) == wanted
+        if not completion.usage.pointing:
+            assert not primitives.parse(completion.text)
+
+
+def test_the_checkpoints_trigger_stands_in_the_prompt_and_in_the_footprint(
+    tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "triggered"
+    shutil.copytree(tiny_checkpoint, folder)
+    (folder / "primitives.json").write_text('{"on": "{question} Mark each thing that you count with a box."}')
+    engine = NativeEngine(folder, kv_budget_bytes=BUDGET, device="cpu", max_output_tokens=40)
+    request = Request(request_number(0).image, ("how many?",) * 2, 8, ("on", "off"))
+    (completions,) = ask(engine, request)
+    pointing, plain = (completion.usage.prompt_tokens for completion in completions)
+    words = engine.tokenizer.encode_plain("how many? Mark each thing that you count with a box.")
+    assert pointing - plain == len(words) - len(engine.tokenizer.encode_plain("how many?"))
+    assert engine.footprint(request).total_bytes == engine.stats().kv_bytes_measured
+    engine.close()
+
+
+def test_modes_that_do_not_match_the_questions_are_refused() -> None:
+    with pytest.raises(ValueError, match="2 primitives modes for 1 questions"):
+        Request(request_number(0).image, ("how many?",), 8, ("on", "off"))

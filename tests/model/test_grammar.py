@@ -166,3 +166,20 @@ def test_masks_are_shared_between_sequences_in_the_same_place() -> None:
 def test_a_vocabulary_smaller_than_the_tokenizers_is_refused() -> None:
     with pytest.raises(ValueError, match="vocab_size"):
         Grammar(TOKENIZER, TOKENIZER.vocab_size - 1)
+
+
+@given(st.randoms(use_true_random=False), modes, st.integers(1, 40))
+@settings(max_examples=60, deadline=None)
+def test_a_response_that_is_not_to_point_never_opens_a_primitive(rng: random.Random, mode: Mode, budget: int) -> None:
+    state = GRAMMAR.start(mode, pointing=False)
+    tags = {TOKENIZER.ref_id, TOKENIZER.box_id, TOKENIZER.point_id}
+    ids: list[int] = []
+    for remaining in range(budget, 0, -1):
+        options = set(GRAMMAR.allowed(state, remaining).nonzero().flatten().tolist())
+        assert options and not options & tags
+        liked = options.intersection(rng.choice((STRUCTURE, LETTERS, sorted(options))))
+        ids.append(rng.choice(sorted(liked or options)))
+        state = GRAMMAR.advance(state, ids[-1])
+        if state.finished:
+            break
+    assert not parse(TOKENIZER.decode(ids)) and well_formed(TOKENIZER.decode(ids))

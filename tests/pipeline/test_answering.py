@@ -21,7 +21,7 @@ from tests.pipeline.pictures import broken_pictures, encoded, picture
 
 
 def plan(checkpoint: Path, kv_budget_mb: int | None = 8) -> Plan:
-    return Plan("run-1", str(checkpoint), "cpu", "auto", kv_budget_mb, 0.6, 6, 5, 1)
+    return Plan("run-1", str(checkpoint), "cpu", "auto", kv_budget_mb, 0.6, 6, "auto", 5, 1)
 
 
 def images(*rows: dict[str, Any]) -> pa.Table:
@@ -133,3 +133,22 @@ def test_the_gate_holds_back_what_is_too_much_and_lets_the_huge_through_alone() 
 def test_the_budget_is_what_was_set_or_small_on_a_cpu() -> None:
     assert kv_budget_bytes(plan(Path("x"), kv_budget_mb=3)) == 3_000_000
     assert kv_budget_bytes(plan(Path("x"), kv_budget_mb=None)) == 64_000_000
+
+
+def test_the_mode_of_a_question_wins_over_the_jobs_and_its_reason_is_in_the_row(answerer: Answerer) -> None:
+    asked = ["describe it.", "How many?", None, "describe it."]
+    own, one, none = answered(
+        answerer,
+        images({"image": encoded(picture()), "questions": asked, "primitives": ["on", "off", None, None]}),
+        images({"image": encoded(picture()), "questions": asked, "primitives": ["on"]}),
+        images({"image": encoded(picture()), "questions": asked}),
+    )
+
+    def pointing(rows: list[dict[str, Any]]) -> list[bool | None]:
+        return [row["usage"] and row["usage"]["pointing"] for row in rows]
+
+    assert pointing(own) == [True, False, None, False]
+    assert pointing(one) == [True, True, None, True]
+    assert pointing(none) == [False, True, None, False]
+    reasons = [row["usage"]["pointing_reason"] for row in (own[0], own[3], none[1])]
+    assert reasons == ["as asked", "asks about the whole image", "asks to count"]

@@ -230,3 +230,25 @@ def test_parquet_on_s3_is_read_through_the_same_settings(s3: Any, bucket: str, t
 def test_a_bucket_that_is_not_there_is_refused(s3: Any) -> None:
     with pytest.raises(ValueError, match="can't list s3://no-such-bucket"):
         opened("s3://no-such-bucket/x", question=["Q?"])
+
+
+def test_modes_come_from_a_column_one_for_all_questions_or_one_each(tmp_path: Path) -> None:
+    asked = [["a?", "b?"], ["c?"], ["d?", "e?"]]
+    columns = {"image_id": IDS, "image": BYTES, "questions": asked, "primitives": [["on", "off"], None, ["auto"]]}
+    catalog = opened(parquet(tmp_path, columns))
+    assert catalog.check() == 5
+    assert [row["primitives"] for row in rows_of(catalog)] == [["on", "off"], None, ["auto"]]
+    texts = {"image_id": IDS, "image": BYTES, "question": ["a?", "b?", "c?"], "primitives": ["on", None, "off"]}
+    rows = rows_of(opened(parquet(tmp_path, texts)))
+    assert [row["primitives"] for row in rows] == [["on"], None, ["off"]]
+    # Questions of the settings replace the file's, and the modes that belong to them.
+    assert [row["primitives"] for row in rows_of(opened(parquet(tmp_path, texts), question=["q?"]))] == [None] * 3
+
+
+def test_an_unknown_mode_in_a_catalog_is_refused_before_anything_runs(tmp_path: Path) -> None:
+    columns = {"image_id": IDS, "image": BYTES, "question": ["a?"] * 3, "primitives": ["on", "perhaps", None]}
+    with pytest.raises(ValueError, match="primitives may be on, off or auto, got 'perhaps'"):
+        opened(parquet(tmp_path, columns)).check()
+    numbers = {"image_id": IDS, "image": BYTES, "question": ["a?"] * 3, "primitives": [1, 2, 3]}
+    with pytest.raises(ValueError, match="column 'primitives' must hold"):
+        opened(parquet(tmp_path, numbers))
