@@ -13,6 +13,7 @@ from .. import weights
 from ..config import Config
 from ..engine import NativeEngine
 from ..pointing import SIDE_FILE
+from .card import write_figures
 from .evaluation import evaluate
 from .lessons import COUNTING
 from .supervised import Trainer
@@ -31,14 +32,22 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--score", action="store_true", help="score CHECKPOINT instead of training")
+    parser.add_argument("--card", action="store_true", help="with --score: write the figures into CHECKPOINT/CARD.md")
     parser.add_argument("--scenes", type=int, default=500, help="held-out scenes to score on, four questions each")
     options = parser.parse_args(argv)
+    if options.card and not options.score:
+        parser.error("--card goes with --score, which measures what it writes")
     torch.set_num_threads(options.threads)
     checkpoint = options.checkpoint or options.state / "checkpoint"
     if options.score:
         engine = NativeEngine(checkpoint, kv_budget_bytes=SCORING_BUDGET_BYTES)
-        print(json.dumps(evaluate(engine, options.scenes), indent=1))
+        figures = evaluate(engine, options.scenes)
         engine.close()
+        print(json.dumps(figures, indent=1))
+        if options.card:
+            scenes = "" if options.scenes == parser.get_default("scenes") else f" --scenes {options.scenes}"
+            command = f"python jobs/train.py --score --checkpoint {checkpoint}{scenes}"
+            write_figures(checkpoint / "CARD.md", figures, command)
         return
     lessons = [lesson.shortened(options.share) for lesson in COUNTING]
     trainer = Trainer(Config.from_file(options.config), options.config, lessons, options.state, options.seed)
