@@ -25,7 +25,7 @@ from .image import plan, span, to_patches
 from .pointing import Decision, PrimitivesMode, Trigger
 from .prompt import Tokenizer
 from .request import Completion, EngineDead, EngineStats, Request, RequestError, Usage
-from .sampling import greedy
+from .sampling import choose
 from .scheduler import Job, Running, Scheduler, alike
 from .state import select
 from .weights import load, revision
@@ -141,7 +141,8 @@ class NativeEngine:
                 f"the budget of {self.cache.budget_bytes} holds {self.cache.num_slots} and {self.cache.num_pages}",
             )
         patches = to_patches(request.image, geometry, self.config)
-        return Job(geometry, patches, prefix, tails, decisions, request.max_output_tokens, footprint, Future())
+        limits = (request.max_output_tokens, request.sampling)
+        return Job(geometry, patches, prefix, tails, decisions, *limits, footprint, Future())
 
     # ---- the engine's thread
 
@@ -236,7 +237,7 @@ class NativeEngine:
     def _choose(self, questions: list[Running], hidden_BH: Tensor) -> None:
         masks = [self.grammar.allowed(q.place, q.job.max_output_tokens - len(q.output)) for q in questions]
         allowed = torch.stack(masks).to(self.device)
-        tokens, log_probabilities = greedy(self.model.head(hidden_BH), allowed)
+        tokens, log_probabilities = choose(self.model.head(hidden_BH), allowed, [q.draw() for q in questions])
         open_choice = (allowed.sum(dim=1) > 1).tolist()
         for question, token, log_probability, is_open in zip(
             questions, tokens.tolist(), log_probabilities.tolist(), open_choice, strict=True

@@ -8,7 +8,7 @@ from PIL import Image
 from .grammar import Grammar
 from .image import plan, to_patches
 from .prompt import Tokenizer
-from .sampling import greedy
+from .sampling import GREEDY, Sampling, choose
 from .vision_language_model import VisionLanguageModel
 
 
@@ -21,8 +21,13 @@ def generate(
     question: str,
     max_output_tokens: int,
     pointing: bool = True,
+    sampling: Sampling = GREEDY,
+    number: int = 0,
 ) -> list[int]:
-    """Token ids of the response to one question about one RGB image, greedily, under the grammar; EOS not included."""
+    """Token ids of the response to one question about one RGB image, under the grammar; EOS not included.
+
+    `number` is the question's place in its request: what is drawn depends on it.
+    """
     prefix, tail = tokenizer.encode_question(question)
     geometry = plan(*image.size, model.config)
     features = model.see(to_patches(image, geometry, model.config)[None], geometry)
@@ -33,7 +38,7 @@ def generate(
     response: list[int] = []
     while len(response) < max_output_tokens:
         allowed = grammar.allowed(place, max_output_tokens - len(response))
-        token = int(greedy(model.head(hidden[:, -1]), allowed[None])[0])
+        token = int(choose(model.head(hidden[:, -1]), allowed[None], [sampling.draw(number, len(response))])[0])
         place = grammar.advance(place, token)
         if place.finished:
             break

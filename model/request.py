@@ -8,6 +8,7 @@ from typing import Literal
 from PIL import Image
 
 from .pointing import PrimitivesMode
+from .sampling import GREEDY, Sampling
 
 
 class RequestError(ValueError):
@@ -33,6 +34,7 @@ class Request:
     questions: tuple[str, ...]
     max_output_tokens: int = 256
     primitives: tuple[PrimitivesMode, ...] = ()
+    sampling: Sampling = GREEDY
 
     def __post_init__(self) -> None:
         if len(self.primitives) not in (0, len(self.questions)):
@@ -59,7 +61,7 @@ class Usage:
 @dataclass(frozen=True)
 class Completion:
     """One response: thinking, `</think>`, answer, tags kept. `confidence` is the geometric mean of the probabilities
-    of the tokens that the grammar left open."""
+    of the tokens that the grammar left open, at temperature 1 whatever they were drawn at."""
 
     text: str
     token_ids: tuple[int, ...]

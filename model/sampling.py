@@ -1,14 +1,81 @@
-"""From logits to tokens."""
+"""From logits to tokens: the likeliest, or one drawn at a temperature from the likeliest few.
+
+What is drawn depends on the request's seed, the question and the place in the response, never on what else is in the
+batch. Shapes: B sequences, V vocabulary.
+"""
 
 from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 
-def greedy(logits_BV: Tensor, allowed_BV: Tensor) -> tuple[Tensor, Tensor]:
-    """The likeliest allowed token of each row [B], and its log-probability among the allowed ones [B]."""
+@dataclass(frozen=True)
+class Sampling:
+    """How tokens are chosen. `temperature` 0: the likeliest; else from the likeliest ones that together have `top_p` of
+    the probability, sharper below 1 and flatter above. ValueError for what can't be."""
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.temperature >= 0 or self.temperature == float("inf"):
+            raise ValueError(f"temperature must be 0 or more, got {self.temperature}")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p must be above 0 and at most 1, got {self.top_p}")
+
+    def for_image(self, image_sha256: str) -> Sampling:
+        """The same with a seed of the image's own (its hash in hex), so that neighbours don't matter."""
+        return replace(self, seed=int(image_sha256[:12], 16) ^ self.seed)
+
+    def draw(self, question: int, place: int) -> Draw:
+        """What decides one token: of which question of the request, at which place of its response."""
+        if self.temperature == 0:
+            return Draw(0.0, 1.0, 0.0)
+        # A generator of its own for each token: forks, preemptions and batches can't shift it. Seeded by a text, Python
+        # hashes it the same on every machine.
+        return Draw(self.temperature, self.top_p, random.Random(f"{self.seed}/{question}/{place}").random())
+
+
+GREEDY = Sampling()
+
+
+class Draw(NamedTuple):
+    """One token's choice: `uniform` in [0, 1) picks among the allowed ones; not used at temperature 0."""
+
+    temperature: float
+    top_p: float
+    uniform: float
+
+
+def choose(logits_BV: Tensor, allowed_BV: Tensor, draws: Sequence[Draw]) -> tuple[Tensor, Tensor]:
+    """An allowed token for each row [B], and its log-probability among the allowed ones at temperature 1 [B]."""
+    assert len(draws) == len(logits_BV), f"{len(draws)} draws for {len(logits_BV)} rows"
     log_BV = logits_BV.float().masked_fill(~allowed_BV, float("-inf")).log_softmax(dim=-1)
-    best = log_BV.max(dim=-1)
-    assert bool(torch.isfinite(best.values).all()), "the grammar allowed no token, or the model returned no number"
-    return best.indices, best.values
+    tokens_B = log_BV.argmax(dim=-1)
+    rows = [row for row, draw in enumerate(draws) if draw.temperature > 0]
+    if rows:
+        at = torch.tensor(rows, device=log_BV.device)
+        tokens_B[at] = _drawn(log_BV[at], [draws[row] for row in rows])
+    chosen_B = log_BV.gather(1, tokens_B[:, None])[:, 0]
+    assert bool(torch.isfinite(chosen_B).all()), "the grammar allowed no token, or the model returned no number"
+    return tokens_B, chosen_B
+
+
+def _drawn(log_BV: Tensor, draws: Sequence[Draw]) -> Tensor:
+    """By the inverse of the distribution function over tokens in order of their probability."""
+    temperature, top_p, uniform = torch.tensor(draws, dtype=torch.float64, device=log_BV.device).unbind(dim=1)
+    p_BV, ids_BV = (log_BV.double() / temperature[:, None]).softmax(dim=-1).sort(dim=-1, descending=True, stable=True)
+    before_BV = p_BV.cumsum(dim=-1) - p_BV
+    kept_BV = p_BV * (before_BV < top_p[:, None])  # the smallest set that reaches top_p; the first is always in it
+    reached_BV = kept_BV.cumsum(dim=-1)
+    wanted_B1 = (uniform * reached_BV[:, -1])[:, None]
+    place_B1 = torch.searchsorted(reached_BV, wanted_B1, right=True)
+    last_B1 = (kept_BV > 0).sum(dim=-1, keepdim=True) - 1  # rounding must not lead to what was cut off
+    return ids_BV.gather(1, torch.minimum(place_B1, last_B1))[:, 0]

@@ -14,6 +14,7 @@ from .grammar import State
 from .image import Geometry
 from .pointing import Decision
 from .request import Completion
+from .sampling import Draw, Sampling
 
 
 @dataclass(eq=False)
@@ -33,6 +34,10 @@ class Running:
     def done(self) -> bool:
         return self.place.finished or len(self.output) >= self.job.max_output_tokens
 
+    def draw(self) -> Draw:
+        """What decides its next token."""
+        return self.job.sampling.draw(self.number, len(self.output))
+
 
 @dataclass(eq=False)
 class Job:
@@ -44,6 +49,7 @@ class Job:
     tails: list[list[int]]
     decisions: list[Decision]  # of each question: whether to point
     max_output_tokens: int
+    sampling: Sampling
     footprint: Footprint
     future: Future[list[Completion]]
     sequences: list[CachedSequence] = field(default_factory=list)  # once admitted, one for each question

@@ -21,6 +21,7 @@ import torch
 
 from model.engine import Completion, EngineDead, NativeEngine, Request, RequestError
 from model.pointing import PrimitivesMode
+from model.sampling import Sampling
 
 from .answers import Author, answer_row, error_row
 from .collector import DEATHS_ALLOWED
@@ -46,6 +47,7 @@ class Plan:
     kv_share: float
     max_output_tokens: int
     primitives: PrimitivesMode
+    sampling: Sampling
     images_in_flight: int
     threads: int
 
@@ -123,7 +125,8 @@ class Answerer:
             picture = await loop.run_in_executor(self._decoders, decode, image["image"])
             seconds["decode"], began = time.perf_counter() - began, time.perf_counter()
             try:
-                return await self._engine.answer(Request(picture, asked, self._plan.max_output_tokens, modes))
+                sampling = self._plan.sampling.for_image(image["image_sha256"])
+                return await self._engine.answer(Request(picture, asked, self._plan.max_output_tokens, modes, sampling))
             finally:
                 seconds["answer"] = time.perf_counter() - began
 

@@ -18,6 +18,7 @@ from PIL import Image
 
 from model.config import Config
 from model.engine import Completion, NativeEngine, Request, RequestError
+from model.sampling import Sampling
 
 from . import store
 from .answers import Author, answer_row, error_row
@@ -45,7 +46,7 @@ def ask(path: str, question: str, settings: Settings) -> tuple[dict[str, Any], I
     image |= {"image_id": Path(path).name, "image_uri": path, "questions": [question]}
     try:
         picture = _picture(path, image, settings)
-        author, completion = _complete(picture, question, run_id, config, settings)
+        author, completion = _complete(picture, image["image_sha256"], question, run_id, config, settings)
     except ImageError as error:
         # The engine was not needed, so the revision is not known.
         return error_row(Author(run_id, Path(settings.model).name, None, config), image, 0, error.as_row(), now), None
@@ -66,7 +67,7 @@ def _picture(path: str, image: dict[str, Any], settings: Settings) -> Image.Imag
 
 
 def _complete(
-    picture: Image.Image, question: str, run_id: str, config: Config, settings: Settings
+    picture: Image.Image, image_sha256: str, question: str, run_id: str, config: Config, settings: Settings
 ) -> tuple[Author, Completion]:
     engine = NativeEngine(
         settings.model,
@@ -76,9 +77,9 @@ def _complete(
         max_output_tokens=settings.max_output_tokens,
     )
     try:
-        (completion,) = asyncio.run(
-            engine.answer(Request(picture, (question,), settings.max_output_tokens, (settings.primitives,)))
-        )
+        sampling = Sampling(settings.temperature, settings.top_p, settings.seed).for_image(image_sha256)
+        request = Request(picture, (question,), settings.max_output_tokens, (settings.primitives,), sampling)
+        (completion,) = asyncio.run(engine.answer(request))
         return Author(run_id, engine.name, engine.revision, config), completion
     except RequestError as error:
         raise ImageError("generate", error.kind, str(error)) from None
@@ -94,6 +95,8 @@ def main(argv: Sequence[str], out: TextIO = sys.stdout) -> int:
     parser.add_argument("--model", help="checkpoint folder [model/checkpoints/default]")
     parser.add_argument("--max-output-tokens", type=int, metavar="N", help="longest response, in tokens [256]")
     parser.add_argument("--primitives", choices=("auto", "on", "off"), help="whether the answer points [auto]")
+    parser.add_argument("--temperature", type=float, metavar="X", help="of sampling; 0: the likeliest token [0]")
+    parser.add_argument("--seed", type=int, metavar="N", help="of sampling [0]")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), help="where the model runs [auto]")
     parser.add_argument("--json", action="store_true", help="print the answer row as JSON, draw nothing")
     flags = vars(parser.parse_args(argv))

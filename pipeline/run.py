@@ -20,6 +20,8 @@ import pyarrow as pa
 import ray
 import ray.data
 
+from model.sampling import Sampling
+
 from . import store
 from .answering import Answerer, Plan
 from .catalog import Catalog, open_catalog
@@ -80,6 +82,7 @@ def _stages(settings: Settings, catalog: Catalog, collector: Any, run_id: str, o
         kv_share=settings.kv_share,
         max_output_tokens=settings.max_output_tokens,
         primitives=settings.primitives,
+        sampling=Sampling(settings.temperature, settings.top_p, settings.seed),
         images_in_flight=settings.images_in_flight,
         threads=max(1, round(settings.cpus_per_actor)),
     )

@@ -74,6 +74,11 @@ class Settings(BaseSettings):
     primitives: PrimitivesMode = Field(
         default="auto", description="whether answers point; auto: chosen from each question's words"
     )
+    temperature: float = Field(default=0.0, ge=0, description="of sampling; 0: always the likeliest token")
+    top_p: float = Field(
+        default=1.0, gt=0, le=1, description="sample from the likeliest tokens that have this share of the probability"
+    )
+    seed: int = Field(default=0, description="of sampling: what is drawn for an image's questions repeats with it")
     max_output_tokens: int = Field(default=256, ge=1, description="longest response to one question, in tokens")
     kv_budget_mb: int | None = Field(
         default=None, ge=1, description="KV cache of one engine in MB (10^6 bytes) [64 on a CPU, kv-share on a GPU]"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from PIL import Image
 from model import primitives
 from model.engine import Completion, EngineDead, NativeEngine, Request, RequestError
 from model.reference import generate
+from model.sampling import Sampling
 
 SIZES = ((168, 168), (320, 240), (100, 300), (64, 64), (640, 200))
 QUESTIONS = ("how many red circles are there?", "where is the star?", "is there a ring?", "Count.")
@@ -181,3 +183,24 @@ def test_the_checkpoints_trigger_stands_in_the_prompt_and_in_the_footprint(
 def test_modes_that_do_not_match_the_questions_are_refused() -> None:
     with pytest.raises(ValueError, match="2 primitives modes for 1 questions"):
         Request(request_number(0).image, ("how many?",), 8, ("on", "off"))
+
+
+def test_what_is_drawn_depends_on_the_seed_and_not_on_the_batch(engine: NativeEngine) -> None:
+    def sampled(index: int, seed: int) -> Request:
+        return replace(request_number(index), sampling=Sampling(1.0, 0.95, seed))
+
+    together = ask(engine, *(sampled(index, 7) for index in range(6)), *(request_number(index) for index in range(6)))
+    for index, completions in enumerate(together[:6]):
+        (alone,) = ask(engine, sampled(index, 7))
+        assert [c.token_ids for c in alone] == [c.token_ids for c in completions]
+        for number, (question, completion) in enumerate(zip(sampled(index, 7).questions, completions, strict=True)):
+            image, limit = request_number(index).image, request_number(index).max_output_tokens
+            wanted = generate(
+                engine.model, engine.tokenizer, engine.grammar, image, question, limit,
+                sampling=Sampling(1.0, 0.95, 7), number=number,
+            )  # fmt: skip
+            assert list(completion.token_ids) == wanted
+            assert primitives.well_formed(completion.text)
+    (other,) = ask(engine, sampled(3, 8))
+    assert [c.token_ids for c in other] != [c.token_ids for c in together[3]]
+    assert together[6:] != together[:6]

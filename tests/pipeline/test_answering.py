@@ -12,6 +12,7 @@ import pytest
 import ray
 from ray.exceptions import RayActorError
 
+from model.sampling import GREEDY
 from pipeline.answering import Answerer, ByteGate, Plan, kv_budget_bytes
 from pipeline.collector import DEATHS_ALLOWED, Collector
 from pipeline.images import Limits, fetch_and_check
@@ -21,7 +22,7 @@ from tests.pipeline.pictures import broken_pictures, encoded, picture
 
 
 def plan(checkpoint: Path, kv_budget_mb: int | None = 8) -> Plan:
-    return Plan("run-1", str(checkpoint), "cpu", "auto", kv_budget_mb, 0.6, 6, "auto", 5, 1)
+    return Plan("run-1", str(checkpoint), "cpu", "auto", kv_budget_mb, 0.6, 6, "auto", GREEDY, 5, 1)
 
 
 def images(*rows: dict[str, Any]) -> pa.Table:
