@@ -116,12 +116,18 @@ def resolutions_report(rows: list[dict[str, Any]], larger: int) -> str:
 
 
 def estimate_line(estimate: dict[str, Any]) -> str:
-    line = f"{estimate['answers']:,} answers at {estimate['answers_per_second']:,.1f}/s: {estimate['hours']:,.2f} hours"
+    rate = estimate["answers_per_second"]
+    line = f"{estimate['answers']:,} answers at {rate:,.1f}/s: {_amount(estimate['hours'])} hours"
     if estimate["cost"] is not None:
         price, paid = estimate["price_per_gpu_hour"], estimate["gpus"]
-        line += f", {estimate['cost']:,.2f} at {price:g} an hour for each of {paid:g}"
+        line += f", {_amount(estimate['cost'])} at {price:g} an hour for each of {paid:g}"
         line += " GPUs" if estimate["run_used_gpus"] else " machines (the run used no GPU)"
     return line
+
+
+def _amount(value: float) -> str:
+    """Two decimals, or three significant digits of what is smaller than one."""
+    return f"{value:,.2f}" if value >= 1 else f"{value:.3g}"
 
 
 def _fit_lines(fit: dict[str, Any]) -> list[str]:

@@ -65,6 +65,7 @@ def test_a_catalog_is_reckoned_with_from_its_headers(capsys: pytest.CaptureFixtu
     assert record["estimate"]["hours"] == pytest.approx(6 / 0.5 / 3600)
     assert record["estimate"]["cost"] == pytest.approx(6 / 0.5 / 3600 * 2 * 3)
     text = printed(capsys, *catalog, *paid)
+    assert "6 answers at 0.5/s: 0.00333 hours, 0.02 at 3 an hour for each of 2 GPUs" in text
     assert "3 images, 6 questions, 2 sizes" in text and "not counted: 1 not_an_image" in text
 
 
