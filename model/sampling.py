@@ -75,7 +75,7 @@ def _drawn(log_BV: Tensor, draws: Sequence[Draw]) -> Tensor:
     before_BV = p_BV.cumsum(dim=-1) - p_BV
     kept_BV = p_BV * (before_BV < top_p[:, None])  # the smallest set that reaches top_p; the first is always in it
     reached_BV = kept_BV.cumsum(dim=-1)
+    # The first place beyond the wanted sum, so never one of those cut off: they add nothing. A uniform of at most
+    # 1 - 2^-53 times the whole sum is less than it in float64, whatever the rounding.
     wanted_B1 = (uniform * reached_BV[:, -1])[:, None]
-    place_B1 = torch.searchsorted(reached_BV, wanted_B1, right=True)
-    last_B1 = (kept_BV > 0).sum(dim=-1, keepdim=True) - 1  # rounding must not lead to what was cut off
-    return ids_BV.gather(1, torch.minimum(place_B1, last_B1))[:, 0]
+    return ids_BV.gather(1, torch.searchsorted(reached_BV, wanted_B1, right=True))[:, 0]

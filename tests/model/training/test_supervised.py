@@ -109,3 +109,10 @@ def test_numbers_start_soft_and_end_hard() -> None:
     for spread in (3.0, 0.5):
         assert cost_of(500, spread) < cost_of(501, spread) < cost_of(520, spread)
     assert cost_of(501, 0.5) - cost_of(500, 0.5) > cost_of(501, 3.0) - cost_of(500, 3.0)
+
+
+def test_a_step_is_taught_with_its_own_softness() -> None:
+    student, batch = Student(CONFIG, TOKENIZER, seed=0), batch_number(0)
+    with torch.no_grad():
+        losses = [float(student.loss(batch, LESSON, step)[0]) for step in (0, 0, 12)]
+    assert losses[0] == losses[1] != losses[2]
