@@ -81,6 +81,16 @@ def describe_tokens(ids_BT: Tensor, positions_BT: Tensor, config: Config) -> Tok
     return Tokens(ids_BT, positions_BT, first_BT, torch.where(inside, positions_BT + right, last_BT))
 
 
+def best_entries(scores_BTE: Tensor, count: int) -> Tensor:
+    """The `count` entries [B, T, count] of the highest scores; of equal ones the latest.
+
+    ReLU makes exact ties at 0 common, and torch.topk breaks them by the length of the row: what a sequence sees would
+    depend on how it was batched.
+    """
+    ranked = scores_BTE.flip(2).sort(dim=2, descending=True, stable=True).indices
+    return scores_BTE.shape[2] - 1 - ranked[..., :count]
+
+
 class Indexer(nn.Module):
     """The lightning indexer: scores every compressed entry for every query with small heads of its own."""
 
@@ -187,14 +197,7 @@ class Attention(nn.Module):
         visible_BTE = compressed.numbers_BE[:, None] < finished_BT1
         if scores_BTE is None or visible_BTE.shape[2] <= self.config.index_topk:
             return visible_BTE
-        scores_BTE = scores_BTE.masked_fill(~visible_BTE, float("-inf"))
-        if scores_BTE.shape[1] > 1:
-            best = scores_BTE.topk(self.config.index_topk, dim=2).indices
-        else:
-            # ReLU makes exact ties at 0 common, and topk breaks them by the length of the row. Sequences that decode
-            # together must not depend on each other, so here the latest of equal entries wins.
-            ranked = scores_BTE.flip(2).sort(dim=2, descending=True, stable=True).indices
-            best = visible_BTE.shape[2] - 1 - ranked[..., : self.config.index_topk]
+        best = best_entries(scores_BTE.masked_fill(~visible_BTE, float("-inf")), self.config.index_topk)
         best = torch.zeros_like(visible_BTE).scatter(2, best, True)
         return visible_BTE & best
 

@@ -22,11 +22,10 @@ import torch
 from torch import Tensor
 
 from .attention import CSA_RATIO, LayerState
-from .compression import NO_ENTRY, CompressorState
+from .compression import NO_ENTRY, NOTHING, CompressorState
 from .config import Config
 
 MIN_PAGE_TOKENS = 16
-PENDING = ("pending_kv_BmW", "pending_gate_BmW", "previous_kv_BmD", "previous_gate_BmD")
 
 
 @dataclass(frozen=True)
@@ -98,11 +97,11 @@ class CacheLayout:
 
 
 def _unfinished_bytes(config: Config, ratio: int) -> int:
-    """The unfinished window of one layer's compressors, kept in fp32: values and gates of each slot's tokens."""
+    """The unfinished window of one layer's compressors: three sums a channel, in fp32."""
     if ratio != CSA_RATIO:
-        return 2 * ratio * config.head_dim * 4
-    # [Ca | Cb] of the window's tokens, and Ca of the window before; for the entries and for the indexer.
-    return 2 * ratio * 3 * (config.head_dim + config.index_head_dim) * 4
+        return 3 * config.head_dim * 4
+    # Of the window's Ca and Cb, and of Ca of the window before; for the entries and for the indexer.
+    return 3 * 3 * (config.head_dim + config.index_head_dim) * 4
 
 
 class Cache:
@@ -125,8 +124,8 @@ class Cache:
                 f"a KV budget of {budget_bytes} bytes holds no sequence of {typical_tokens} tokens, which takes "
                 f"{each}; raise it to at least that"
             )
-        self._layers = [_LayerPool(config, ratio, self, dtype, device) for ratio in config.compress_ratios]
-        held = sum(tensor.nbytes for layer in self._layers for tensor in layer.tensors())
+        self.layers = [LayerPool(config, ratio, self, dtype, device) for ratio in config.compress_ratios]
+        held = sum(tensor.nbytes for layer in self.layers for tensor in layer.tensors())
         assert held <= budget_bytes, f"the cache takes {held} bytes of a budget of {budget_bytes}"
         self._free_slots = list(range(self.num_slots))
         self._free_pages = list(range(self.num_pages))
@@ -172,56 +171,68 @@ class Cache:
         assert sorted(self._free_slots) == list(range(self.num_slots)), "slots were lost or freed twice"
         assert sorted(self._free_pages) == list(range(self.num_pages)), "pages were lost or freed twice"
 
-    def write_prefilled(self, sequences: Sequence[CachedSequence], state: list[LayerState]) -> None:
-        """Take over dense prefilled states of B sequences of equal length. Siblings write the same entries to the
-        pages that they share."""
-        for layer, layer_state in zip(self._layers, state, strict=True):
-            layer.write_prefilled(sequences, layer_state)
-
     def gather(self, sequences: Sequence[CachedSequence]) -> list[LayerState]:
-        """Dense states of B running sequences, for one decode step."""
-        slots = torch.tensor([s.slot for s in sequences], device=self.device)
-        lengths = torch.tensor([s.length for s in sequences], device=self.device)
-        table = [s.pages[: -(-s.length // self.layout.page_tokens)] for s in sequences]
-        pages = torch.tensor(_rectangular(table), device=self.device)  # [B, pages]
-        return [layer.gather(slots, lengths, pages) for layer in self._layers]
+        """Dense states of B running sequences, for one pass over more of their tokens."""
+        slots, lengths = self._places(sequences)
+        pages = self.page_table(sequences, max(s.length for s in sequences))
+        return [layer.gather(slots, lengths, pages) for layer in self.layers]
 
-    def append(self, sequences: Sequence[CachedSequence], state: list[LayerState]) -> None:
-        """Take over what one decode step added to gathered states; each sequence is one token longer after it."""
-        slots = torch.tensor([s.slot for s in sequences], device=self.device)
-        lengths = torch.tensor([s.length for s in sequences], device=self.device)
-        at = torch.tensor([s.pages[s.length // self.layout.page_tokens] for s in sequences], device=self.device)
-        for layer, layer_state in zip(self._layers, state, strict=True):
-            layer.append(slots, lengths, at, layer_state)
+    def append(self, sequences: Sequence[CachedSequence], state: list[LayerState], tokens: int) -> None:
+        """Take over what a pass added to gathered states; each sequence is `tokens` longer after it."""
+        slots, lengths = self._places(sequences)
+        pages = self.page_table(sequences, max(s.length for s in sequences) + tokens)
+        for layer, layer_state in zip(self.layers, state, strict=True):
+            layer.append(slots, lengths, pages, layer_state, tokens)
         for sequence in sequences:
-            sequence.length += 1
+            sequence.length += tokens
+
+    def fork(self, pairs: Sequence[tuple[CachedSequence, CachedSequence]]) -> None:
+        """Make the second of each pair equal to the first: its slot, and its own copy of a page that is not full.
+
+        Full pages are shared since they were reserved.
+        """
+        if not pairs:
+            return
+        sources, targets = ([s.slot for s in column] for column in zip(*pairs, strict=True))
+        size = self.layout.page_tokens
+        partial = [(a, b, a.length // size) for a, b in pairs if a.length % size]
+        begun = [(source.pages[at], target.pages[at]) for source, target, at in partial]
+        for layer in self.layers:
+            layer.fork(sources, targets, begun)
+        for source, target in pairs:
+            target.length = source.length
+
+    def page_table(self, sequences: Sequence[CachedSequence], tokens: int) -> Tensor:
+        """The pages [B, pages] of the first `tokens` tokens; short rows go on with page 0, which is not read for them."""
+        most = -(-tokens // self.layout.page_tokens)
+        rows = [s.pages[:most] + [0] * (most - len(s.pages)) for s in sequences]
+        return torch.tensor(rows, dtype=torch.int64, device=self.device).reshape(len(rows), most)
+
+    def _places(self, sequences: Sequence[CachedSequence]) -> tuple[Tensor, Tensor]:
+        """Slots and lengths, [B] each."""
+        both = torch.tensor([(s.slot, s.length) for s in sequences], device=self.device)
+        return both[:, 0], both[:, 1]
 
 
-class _LayerPool:
+class LayerPool:
     """One layer's slots and pages."""
 
     def __init__(self, config: Config, ratio: int, cache: Cache, dtype: torch.dtype, device: torch.device) -> None:
-        self.ratio, self.window, self.page_tokens = ratio, config.sliding_window, cache.layout.page_tokens
+        self.ratio, self.window = ratio, config.sliding_window
         self.raw = torch.zeros(cache.num_slots, config.sliding_window, config.head_dim, dtype=dtype, device=device)
-        self.compressed: _EntryPool | None = None
-        self.index: _EntryPool | None = None
+        self.compressed: EntryPool | None = None
+        self.index: EntryPool | None = None
         if ratio:
-            self.compressed = _EntryPool(config.head_dim, ratio, cache, dtype, device)
+            self.compressed = EntryPool(config.head_dim, ratio, cache, dtype, device)
         if ratio == CSA_RATIO:
-            self.index = _EntryPool(config.index_head_dim, ratio, cache, dtype, device)
+            self.index = EntryPool(config.index_head_dim, ratio, cache, dtype, device)
+
+    @property
+    def pools(self) -> list[EntryPool]:
+        return [pool for pool in (self.compressed, self.index) if pool is not None]
 
     def tensors(self) -> list[Tensor]:
-        pools = [pool for pool in (self.compressed, self.index) if pool is not None]
-        return [self.raw, *(tensor for pool in pools for tensor in (pool.entries, *pool.pending.values()))]
-
-    def write_prefilled(self, sequences: Sequence[CachedSequence], state: LayerState) -> None:
-        slots = torch.tensor([s.slot for s in sequences], device=self.raw.device)
-        positions_W = state.window_positions_BW[0]
-        self.raw[slots[:, None], positions_W % self.window] = state.window_BWD
-        for pool, kept in ((self.compressed, state.compressed), (self.index, state.index)):
-            if pool is not None:
-                assert kept is not None
-                pool.write_prefilled(slots, [s.pages for s in sequences], kept)
+        return [self.raw, *(tensor for pool in self.pools for tensor in (pool.entries, pool.sums, pool.before))]
 
     def gather(self, slots: Tensor, lengths: Tensor, pages: Tensor) -> LayerState:
         ring = torch.arange(self.window, device=slots.device)
@@ -234,49 +245,47 @@ class _LayerPool:
             self.index.gather(slots, lengths, pages) if self.index else None,
         )
 
-    def append(self, slots: Tensor, lengths: Tensor, pages: Tensor, state: LayerState) -> None:
-        self.raw[slots, lengths % self.window] = state.window_BWD[:, -1]
-        for pool, kept in ((self.compressed, state.compressed), (self.index, state.index)):
+    def append(self, slots: Tensor, lengths: Tensor, pages: Tensor, state: LayerState, tokens: int) -> None:
+        kept = min(tokens, self.window)
+        positions = lengths[:, None] + torch.arange(tokens - kept, tokens, device=slots.device)
+        self.raw[slots[:, None], positions % self.window] = state.window_BWD[:, -kept:]
+        for pool, added in ((self.compressed, state.compressed), (self.index, state.index)):
             if pool is not None:
-                assert kept is not None
-                pool.append(slots, lengths, pages, kept)
+                assert added is not None
+                pool.append(slots, lengths, pages, added)
+
+    def fork(self, sources: list[int], targets: list[int], begun: list[tuple[int, int]]) -> None:
+        self.raw[targets] = self.raw[sources]
+        for pool in self.pools:
+            pool.sums[targets], pool.before[targets] = pool.sums[sources], pool.before[sources]
+            if begun:
+                pool.entries[[own for _, own in begun]] = pool.entries[[its for its, _ in begun]]
 
 
-class _EntryPool:
-    """One compressor's pages [pages, E, D], and its unfinished windows by slot."""
+class EntryPool:
+    """One compressor's pages [pages, E, D], and by slot the sums of its unfinished window and of the one before."""
 
     def __init__(self, width: int, ratio: int, cache: Cache, dtype: torch.dtype, device: torch.device) -> None:
         self.ratio, self.page_entries = ratio, cache.layout.page_tokens // ratio
         self.entries = torch.zeros(cache.num_pages, self.page_entries, width, dtype=dtype, device=device)
         overlap = ratio == CSA_RATIO
-        widths = {"pending": 2 * width if overlap else width, "previous": width if overlap else 0}
-        self.pending = {
-            name: torch.zeros(cache.num_slots, ratio, widths[name.split("_")[0]], device=device) for name in PENDING
-        }
-
-    def write_prefilled(self, slots: Tensor, pages: list[list[int]], state: CompressorState) -> None:
-        for name, pool in self.pending.items():
-            pool[slots] = getattr(state, name)
-        numbers = torch.arange(state.entries_BED.shape[1], device=slots.device)
-        table = torch.tensor(_rectangular(pages), device=slots.device)
-        self.entries[table[:, numbers // self.page_entries], numbers % self.page_entries] = state.entries_BED
+        self.sums = torch.zeros(cache.num_slots, 3, 2 * width if overlap else width, device=device)
+        self.before = torch.zeros(cache.num_slots, 3, width if overlap else 0, device=device)
 
     def gather(self, slots: Tensor, lengths: Tensor, pages: Tensor) -> CompressorState:
         entries = self.entries[pages].flatten(1, 2)  # [B, pages, E, D] -> [B, entries, D]
         numbers = torch.arange(entries.shape[1], device=slots.device)
         finished = lengths[:, None] // self.ratio
-        pending = [self.pending[name][slots] for name in PENDING]
-        return CompressorState(entries, torch.where(numbers < finished, numbers, NO_ENTRY), *pending)
+        # A sequence that begins finds in its slot what the last one left there.
+        begins = (lengths == 0)[:, None, None]
+        nothing = torch.tensor([NOTHING, 0.0, 0.0], device=slots.device)[:, None]
+        sums, before = (torch.where(begins, nothing, kept[slots]) for kept in (self.sums, self.before))
+        return CompressorState(entries, torch.where(numbers < finished, numbers, NO_ENTRY), sums, before)
 
     def append(self, slots: Tensor, lengths: Tensor, pages: Tensor, state: CompressorState) -> None:
-        for name, pool in self.pending.items():
-            pool[slots] = getattr(state, name)
-        number_B = state.numbers_BE[:, -1]
-        finished = (number_B != NO_ENTRY).nonzero()[:, 0]
-        self.entries[pages[finished], number_B[finished] % self.page_entries] = state.entries_BED[finished, -1]
-
-
-def _rectangular(pages: list[list[int]]) -> list[list[int]]:
-    """A rectangular page table: shorter rows are filled with page 0, which is never read for them."""
-    most = max(len(row) for row in pages)
-    return [row + [0] * (most - len(row)) for row in pages]
+        self.sums[slots], self.before[slots] = state.sums_B3W, state.before_B3D
+        is_new = (state.numbers_BE != NO_ENTRY) & (state.numbers_BE >= lengths[:, None] // self.ratio)
+        rows, columns = is_new.nonzero(as_tuple=True)
+        numbers = state.numbers_BE[rows, columns]
+        at = pages[rows, numbers // self.page_entries]
+        self.entries[at, numbers % self.page_entries] = state.entries_BED[rows, columns]

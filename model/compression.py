@@ -1,4 +1,4 @@
-"""Compressed KV entries: one for every `ratio` tokens (CSA, HCA), and the window that is not finished yet.
+"""Compressed KV entries: one for every `ratio` tokens (CSA, HCA), and the sums of the window that is not finished yet.
 
 Shapes: B sequences, T tokens, H hidden, D entry width, E entries, n windows, m = ratio tokens a window, W the width of
 the projections: 2D where windows overlap (CSA and its indexer: [Ca | Cb]), D where they do not (HCA).
@@ -15,23 +15,23 @@ from torch import Tensor, nn
 from .layers import RMSNorm, rotate, rotations
 
 NO_ENTRY = 1 << 40  # the number of a slot that holds no entry: later than anything, so never visible
+NOTHING = -1e30  # a gate below all others, and finite: differences of two such are 0 and not NaN
 
 
 @dataclass(frozen=True)
 class CompressorState:
-    """What one compressor keeps of B sequences: finished entries, the unfinished window, the overlap.
+    """What one compressor keeps of B sequences: finished entries, the sums of the unfinished window, the overlap.
 
     `numbers_BE` says which window each entry slot stands for (`NO_ENTRY`: none), so slots may lie in any order.
-    `pending_*` [B, m, W] holds the unfinished window, the token of position p in slot p % m (fp32, as the gates need).
-    `previous_*` [B, m, D] is the Ca half of the last finished window; D = 0 where windows do not overlap.
+    `sums_B3W` is the unfinished window's softmax so far, channel by channel, in fp32: the largest gate, the sum of
+    exp(gate - largest), and the values weighed so. `before_B3D` is the same of the Ca half of the window before; D = 0
+    where windows do not overlap.
     """
 
     entries_BED: Tensor
     numbers_BE: Tensor
-    pending_kv_BmW: Tensor
-    pending_gate_BmW: Tensor
-    previous_kv_BmD: Tensor
-    previous_gate_BmD: Tensor
+    sums_B3W: Tensor
+    before_B3D: Tensor
 
 
 class Compressor(nn.Module):
@@ -48,16 +48,12 @@ class Compressor(nn.Module):
 
     def empty_state(self, batch: int, like: Tensor) -> CompressorState:
         """The state before the first token, in the type and on the device of `like`."""
-        width, overlap = self.ape.shape[1], self.entry_width if self.overlap else 0
-        wide = like.new_zeros(batch, self.ratio, width, dtype=torch.float32)
-        before = like.new_zeros(batch, self.ratio, overlap, dtype=torch.float32)
+        nothing = like.new_tensor([NOTHING, 0.0, 0.0], dtype=torch.float32)[None, :, None]
         return CompressorState(
             like.new_zeros(batch, 0, self.entry_width),
             torch.zeros(batch, 0, dtype=torch.int64, device=like.device),
-            wide,
-            wide,
-            before,
-            before - torch.inf,  # no weight before the first window
+            nothing.repeat(batch, 1, self.ape.shape[1]),
+            nothing.repeat(batch, 1, self.entry_width if self.overlap else 0),
         )
 
     def forward(
@@ -67,84 +63,52 @@ class Compressor(nn.Module):
         kv_BTW = self.wkv(x_BTH).float()
         gate_BTW = self.wgate(x_BTH).float() + self.ape[positions_BT % self.ratio]
         if x_BTH.shape[1] == 1:
-            return self._step(kv_BTW, gate_BTW, positions_BT, state, frequencies, x_BTH.dtype)
-        return self._fill(kv_BTW, gate_BTW, int(positions_BT[0, 0]), state, frequencies, x_BTH.dtype)
-
-    def _fill(
-        self, kv: Tensor, gate: Tensor, start: int, state: CompressorState, frequencies: Tensor, dtype: torch.dtype
-    ) -> CompressorState:
-        held = start % self.ratio
-        kv = torch.cat([state.pending_kv_BmW[:, :held], kv], dim=1)  # begins at the first token of a window
-        gate = torch.cat([state.pending_gate_BmW[:, :held], gate], dim=1)
-        full = kv.shape[1] // self.ratio
-        split = (full, self.ratio)
-        rest = full * self.ratio
-        numbers_n = torch.arange(full, device=kv.device) + start // self.ratio
-        entries, previous_kv, previous_gate = state.entries_BED, state.previous_kv_BmD, state.previous_gate_BmD
-        if full:
-            windows, gates = kv[:, :rest].unflatten(1, split), gate[:, :rest].unflatten(1, split)  # [B, n, m, W]
-            new = self._pool(windows, gates, state, numbers_n[None], frequencies, dtype)
-            entries = torch.cat([entries, new], dim=1)
-            if self.overlap:
-                previous_kv = windows[:, -1, :, : self.entry_width]
-                previous_gate = gates[:, -1, :, : self.entry_width]
-        spare = (0, 0, 0, self.ratio - (kv.shape[1] - rest))  # the unfinished window, padded back to m slots
+            sums_Bn3W = softmax_sums(kv_BTW[:, None], gate_BTW[:, None])  # one window of one token
+            finished_Bn = positions_BT % self.ratio == self.ratio - 1
+        else:
+            sums_Bn3W, finished_Bn = self._windows(kv_BTW, gate_BTW, int(positions_BT[0, 0]))
+        numbers_Bn = positions_BT[:, :1] // self.ratio + torch.arange(sums_Bn3W.shape[1], device=x_BTH.device)
+        sums_Bn3W = torch.cat([merge(state.sums_B3W, sums_Bn3W[:, 0])[:, None], sums_Bn3W[:, 1:]], dim=1)
+        own, before, last = sums_Bn3W, state.before_B3D, finished_Bn[:, -1, None, None]
+        if self.overlap:
+            # An entry reads Ca of the window before and Cb of its own: 2m tokens.
+            ca_Bn3D, cb_Bn3D = sums_Bn3W.split(self.entry_width, dim=-1)
+            earlier_Bn3D = torch.cat([before[:, None], ca_Bn3D[:, :-1]], dim=1)
+            own = merge(earlier_Bn3D, cb_Bn3D)
+            before = torch.where(last, ca_Bn3D[:, -1], earlier_Bn3D[:, -1])
+        pooled_BnD = (own[:, :, 2] / own[:, :, 1]).to(x_BTH.dtype)
+        entries_BnD = rotate(self.norm(pooled_BnD), rotations(numbers_Bn * self.ratio, frequencies))
+        # Pooled for every window, kept as an entry only where the tokens finished it.
+        keep = finished_Bn.shape[1] if x_BTH.shape[1] == 1 else int(finished_Bn[0].sum())
+        numbers_Bn = torch.where(finished_Bn, numbers_Bn, NO_ENTRY)
+        nothing = self.empty_state(1, state.sums_B3W).sums_B3W
         return CompressorState(
-            entries,
-            torch.cat([state.numbers_BE, numbers_n.expand(kv.shape[0], -1)], dim=1),
-            nn.functional.pad(kv[:, rest:], spare),
-            nn.functional.pad(gate[:, rest:], spare),
-            previous_kv,
-            previous_gate,
+            torch.cat([state.entries_BED, entries_BnD[:, :keep]], dim=1),
+            torch.cat([state.numbers_BE, numbers_Bn[:, :keep]], dim=1),
+            torch.where(last, nothing, sums_Bn3W[:, -1]),
+            before,
         )
 
-    def _step(
-        self,
-        kv: Tensor,
-        gate: Tensor,
-        positions_B1: Tensor,
-        state: CompressorState,
-        frequencies: Tensor,
-        dtype: torch.dtype,
-    ) -> CompressorState:
-        slot_B11 = (positions_B1 % self.ratio)[..., None]
-        pending_kv = state.pending_kv_BmW.scatter(1, slot_B11.expand_as(kv), kv)
-        pending_gate = state.pending_gate_BmW.scatter(1, slot_B11.expand_as(gate), gate)
-        numbers_B1 = positions_B1 // self.ratio
-        # Pooled for every sequence, kept as an entry only where this token finished its window.
-        new = self._pool(pending_kv[:, None], pending_gate[:, None], state, numbers_B1, frequencies, dtype)
-        finished_B1 = positions_B1 % self.ratio == self.ratio - 1
-        previous_kv, previous_gate = state.previous_kv_BmD, state.previous_gate_BmD
-        if self.overlap:
-            finished_B11 = finished_B1[..., None]
-            previous_kv = torch.where(finished_B11, pending_kv[..., : self.entry_width], previous_kv)
-            previous_gate = torch.where(finished_B11, pending_gate[..., : self.entry_width], previous_gate)
-        return CompressorState(
-            torch.cat([state.entries_BED, new], dim=1),
-            torch.cat([state.numbers_BE, torch.where(finished_B1, numbers_B1, NO_ENTRY)], dim=1),
-            pending_kv,
-            pending_gate,
-            previous_kv,
-            previous_gate,
-        )
+    def _windows(self, kv_BTW: Tensor, gate_BTW: Tensor, start: int) -> tuple[Tensor, Tensor]:
+        """Sums [B, n, 3, W] of the windows that T tokens from `start` on touch, and which of them they finish."""
+        end = start + kv_BTW.shape[1]
+        spare = (0, 0, start % self.ratio, -end % self.ratio)  # to whole windows, with tokens that weigh nothing
+        windows = nn.functional.pad(kv_BTW, spare).unflatten(1, (-1, self.ratio))  # [B, n, m, W]
+        gates = nn.functional.pad(gate_BTW, spare, value=NOTHING).unflatten(1, (-1, self.ratio))
+        sums_Bn3W = softmax_sums(windows, gates)
+        finished_n = torch.arange(sums_Bn3W.shape[1], device=kv_BTW.device) < end // self.ratio - start // self.ratio
+        return sums_Bn3W, finished_n.expand(kv_BTW.shape[0], -1)
 
-    def _pool(
-        self,
-        kv_BnmW: Tensor,
-        gate_BnmW: Tensor,
-        state: CompressorState,
-        numbers_Bn: Tensor,
-        frequencies: Tensor,
-        dtype: torch.dtype,
-    ) -> Tensor:
-        """Entries [B, n, D] of whole windows, each turned to the position of its window's first token."""
-        if self.overlap:
-            # An entry reads Ca of the window before and Cb of its own: 2m slots.
-            width = self.entry_width
-            before_kv = torch.cat([state.previous_kv_BmD[:, None], kv_BnmW[:, :-1, :, :width]], dim=1)
-            before_gate = torch.cat([state.previous_gate_BmD[:, None], gate_BnmW[:, :-1, :, :width]], dim=1)
-            kv_BnmW = torch.cat([before_kv, kv_BnmW[..., width:]], dim=2)
-            gate_BnmW = torch.cat([before_gate, gate_BnmW[..., width:]], dim=2)
-        pooled_BnD = (kv_BnmW * gate_BnmW.softmax(dim=2)).sum(dim=2).to(dtype)
-        turns = rotations(numbers_Bn * self.ratio, frequencies)
-        return rotate(self.norm(pooled_BnD), turns)
+
+def softmax_sums(values: Tensor, gates: Tensor) -> Tensor:
+    """The softmax over the tokens of a window, before it is divided: [.., m, W] twice -> [.., 3, W]."""
+    largest = gates.amax(dim=-2, keepdim=True)
+    weights = (gates - largest).exp()
+    return torch.stack([largest.squeeze(-2), weights.sum(dim=-2), (weights * values).sum(dim=-2)], dim=-2)
+
+
+def merge(one: Tensor, other: Tensor) -> Tensor:
+    """The sums [.., 3, W] over the tokens of both."""
+    largest = torch.maximum(one[..., :1, :], other[..., :1, :])
+    grown = (one[..., :1, :] - largest).exp() * one[..., 1:, :] + (other[..., :1, :] - largest).exp() * other[..., 1:, :]
+    return torch.cat([largest, grown], dim=-2)

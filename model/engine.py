@@ -1,7 +1,8 @@
 """The native engine: step() is schedule -> run -> collect, in a thread of its own.
 
 Requests come in from any thread or event loop; images are patched and questions tokenised on the caller's side, ahead
-of need. Each image is prefilled once and forked for its questions; everybody decodes in one batch.
+of need. Each image is prefilled once and forked for its questions. Every step is one pass over all that is due:
+images that were admitted, questions of those before, and the next tokens of everybody who runs.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ import asyncio
 import math
 import threading
 import time
-from collections import defaultdict
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Literal
@@ -18,29 +18,30 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from .attention import LayerState
 from .cache import Cache, Footprint
 from .grammar import Grammar
-from .image import plan, span, to_patches
+from .image import plan, span
+from .pictures import Pictures
 from .pointing import Decision, PrimitivesMode, Trigger
 from .prompt import Tokenizer
 from .request import Completion, EngineDead, EngineStats, Request, RequestError, Usage
+from .runner import Feed, runner_of
 from .sampling import choose
-from .scheduler import Job, Running, Scheduler, alike
-from .state import select
+from .scheduler import Job, Running, Scheduler
 from .weights import load, revision
 
 __all__ = ["Completion", "EngineDead", "EngineStats", "NativeEngine", "Request", "RequestError", "Usage"]
 
 TYPICAL_QUESTION_TOKENS = 24
 FAILED_STEPS_BEFORE_DEATH = 3
+STEP_PROMPT_TOKENS = 4096  # of images that one step takes in: more would keep everybody else waiting
 
 
 class NativeEngine:
     """Answers requests with one checkpoint under one KV budget.
 
     `device` and `dtype` "auto": a GPU with bf16 where there is one, else the CPU with fp32 (which is what the default
-    checkpoint is tested in). ValueError for a checkpoint or a budget that can't work.
+    checkpoint is tested in), on as many threads as torch has. ValueError for a checkpoint or a budget that can't work.
     """
 
     def __init__(
@@ -65,6 +66,8 @@ class NativeEngine:
         typical = self.config.vision_max_n_token + TYPICAL_QUESTION_TOKENS + max_output_tokens
         self.cache = Cache(self.config, kv_budget_bytes, getattr(torch, kind), self.device, typical)
         self.scheduler = Scheduler(self.cache)
+        self.runner = runner_of(self.model, self.cache, torch.get_num_threads())
+        self.pictures = Pictures(self.config)
         self._stats = EngineStats(kv_budget_bytes=kv_budget_bytes)
         self._wake = threading.Condition()
         self._arrived: list[Job] = []
@@ -127,7 +130,6 @@ class NativeEngine:
     def _prepare(self, request: Request) -> Job:
         if request.max_output_tokens < 1:
             raise RequestError("bad_limit", f"max_output_tokens = {request.max_output_tokens}; give at least 1")
-        geometry = plan(*request.image.size, self.config)
         prefix, tails, decisions = self._prompt(request)
         longest = len(prefix) + max(map(len, tails)) + request.max_output_tokens
         if longest > self.config.max_position_embeddings:
@@ -140,9 +142,8 @@ class NativeEngine:
                 f"needs {footprint.total_bytes} bytes of KV cache ({footprint.slots} slots, {footprint.pages} pages); "
                 f"the budget of {self.cache.budget_bytes} holds {self.cache.num_slots} and {self.cache.num_pages}",
             )
-        patches = to_patches(request.image, geometry, self.config)
         limits = (request.max_output_tokens, request.sampling)
-        return Job(geometry, patches, prefix, tails, decisions, *limits, footprint, Future())
+        return Job(self.pictures.of(request.image), prefix, tails, decisions, *limits, footprint, Future())
 
     # ---- the engine's thread
 
@@ -165,8 +166,11 @@ class NativeEngine:
                 if self._failed_steps >= FAILED_STEPS_BEFORE_DEATH:
                     self._death = error
                     break
-            self._stats.busy_s += time.perf_counter() - started
+            spent = time.perf_counter() - started
+            self._stats.busy_s += spent
+            self._stats.budget_full_s += spent if self.scheduler.waiting else 0.0
         self._fail_everything(EngineDead(f"the engine stopped: {self._death or 'closed'}"))
+        self.runner.close()
 
     def _wait_for_work(self) -> None:
         while not (self._closed or self._arrived or self.scheduler.waiting or self.scheduler.running):
@@ -180,74 +184,57 @@ class NativeEngine:
 
     @torch.inference_mode()
     def step(self) -> None:
-        """Admit what fits, prefill it, decode one token for everybody, collect who is done."""
-        for batch in alike(self.scheduler.admit()):
-            self._prefill(batch)
-        if self.scheduler.running:
-            self._decode(self.scheduler.running)
+        """Admit what fits; run what was admitted and what is due of everybody else in one pass; collect who is done."""
+        admitted = self.scheduler.admit(STEP_PROMPT_TOKENS)
+        in_flight = len(self.scheduler.admitted)
+        self._stats.images_in_flight_peak = max(self._stats.images_in_flight_peak, in_flight)
+        running = list(self.scheduler.running)
+        feeds = [Feed(question.sequence, question.due) for question in running]
+        feeds += [Feed(job.sequences[0], job.prefix_ids, job.picture, wanted=False) for job in admitted]
+        logits = self.runner.run(feeds)
+        if running:
+            self._choose(running, logits)
+        self._fork(admitted)
         self._collect()
-        self._stats.steps += 1
+        self._count(running, admitted)
 
-    def _prefill(self, jobs: list[Job]) -> None:
-        """Images of one geometry: one pass of the vision tower, one of their prompts; then each question's tail."""
-        patches = torch.stack([job.patches for job in jobs]).to(self.device)
-        ids = torch.tensor([job.prefix_ids for job in jobs], device=self.device)
-        embeddings = self.model.embed_prompt(ids, self.model.see(patches, jobs[0].geometry))
-        positions = torch.arange(ids.shape[1], device=self.device).expand_as(ids)
-        _, state = self.model(embeddings, ids, positions, self.model.empty_state(len(jobs)))
-        questions: dict[int, list[tuple[int, int]]] = defaultdict(list)  # tails of one length run together
-        for row, job in enumerate(jobs):
-            for number, tail in enumerate(job.tails):
-                questions[len(tail)].append((row, number))
-        for members in questions.values():
-            self._prefill_tails(jobs, members, state, ids.shape[1])
-        self._stats.images_in_flight_peak = max(self._stats.images_in_flight_peak, len(self.scheduler.admitted))
-        self._stats.requests += len(jobs)
+    def _fork(self, jobs: list[Job]) -> None:
+        """From the image that they share, each question goes on by itself; its own words are due next."""
+        self.cache.fork([(job.sequences[0], other) for job in jobs for other in job.sequences[1:]])
+        for job in jobs:
+            for number, (sequence, tail) in enumerate(zip(job.sequences, job.tails, strict=True)):
+                place = self.grammar.start("thinking", job.decisions[number].point)
+                prompt_tokens = len(job.prefix_ids) + len(tail)
+                self.scheduler.running.append(Running(job, number, sequence, place, prompt_tokens, tail))
 
-    def _prefill_tails(
-        self, jobs: list[Job], members: list[tuple[int, int]], state: list[LayerState], start: int
-    ) -> None:
-        tails = torch.tensor([jobs[row].tails[number] for row, number in members], device=self.device)
-        positions = (torch.arange(tails.shape[1], device=self.device) + start).expand_as(tails)
-        forked = select(state, torch.tensor([row for row, _ in members], device=self.device))
-        hidden, after = self.model(self.model.embed_prompt(tails), tails, positions, forked)
-        sequences = [jobs[row].sequences[number] for row, number in members]
-        self.cache.write_prefilled(sequences, after)
-        started = []
-        for (row, number), sequence in zip(members, sequences, strict=True):
-            sequence.length = start + tails.shape[1]
-            place = self.grammar.start("thinking", jobs[row].decisions[number].point)
-            started.append(Running(jobs[row], number, sequence, place, sequence.length))
-        self.scheduler.running += started
-        self._stats.prompt_tokens += sum(len(jobs[row].tails[number]) for row, number in members)
-        self._choose(started, hidden[:, -1])
+    def _choose(self, questions: list[Running], logits_BV: Tensor) -> None:
+        """The next token of each question, and those after it that the grammar forces, are due next."""
+        masks = [self.grammar.row(q.place, q.job.max_output_tokens - len(q.output)) for q in questions]
+        draws = [q.draw() for q in questions]
+        tokens, log_probabilities = choose(logits_BV, self.grammar.table, masks, draws)
+        for question, token, log_probability in zip(questions, tokens, log_probabilities, strict=True):
+            question.log_probability += log_probability
+            question.choices += 1
+            question.due = []
+            self._append(question, token)
+            while not question.done and (forced := self._forced(question)) is not None:
+                self._append(question, forced)
 
-    def _decode(self, running: list[Running]) -> None:
-        """One token for every running question that still wants one."""
-        active = [question for question in running if not question.done]
-        if not active:
-            return
-        sequences = [question.sequence for question in active]
-        ids = torch.tensor([[question.output[-1]] for question in active], device=self.device)
-        positions = torch.tensor([[sequence.length] for sequence in sequences], device=self.device)
-        hidden, state = self.model(self.model.embed_prompt(ids), ids, positions, self.cache.gather(sequences))
-        self.cache.append(sequences, state)
-        self._choose(active, hidden[:, -1])
+    def _forced(self, question: Running) -> int | None:
+        return self.grammar.forced(question.place, question.job.max_output_tokens - len(question.output))
 
-    def _choose(self, questions: list[Running], hidden_BH: Tensor) -> None:
-        masks = [self.grammar.allowed(q.place, q.job.max_output_tokens - len(q.output)) for q in questions]
-        allowed = torch.stack(masks).to(self.device)
-        tokens, log_probabilities = choose(self.model.head(hidden_BH), allowed, [q.draw() for q in questions])
-        open_choice = (allowed.sum(dim=1) > 1).tolist()
-        for question, token, log_probability, is_open in zip(
-            questions, tokens.tolist(), log_probabilities.tolist(), open_choice, strict=True
-        ):
-            question.place = self.grammar.advance(question.place, token)
-            if is_open:
-                question.log_probability += log_probability
-                question.choices += 1
-            if not question.place.finished:
-                question.output.append(token)
+    def _append(self, question: Running, token: int) -> None:
+        question.place = self.grammar.advance(question.place, token)
+        if not question.place.finished:
+            question.output.append(token)
+            question.due.append(token)
+
+    def _count(self, running: list[Running], admitted: list[Job]) -> None:
+        stats = self._stats
+        stats.steps += 1
+        stats.sequence_steps += len(running)
+        stats.requests += len(admitted)
+        stats.prompt_tokens += sum(len(tail) for job in admitted for tail in job.tails)
 
     def _collect(self) -> None:
         for question in [question for question in self.scheduler.running if question.done]:
@@ -267,7 +254,7 @@ class NativeEngine:
 
     def _completion(self, question: Running) -> Completion:
         job, layout = question.job, self.cache.layout
-        inside = span(job.geometry.rows, job.geometry.columns, 3)  # at position 3 there are no alignment pads
+        inside = span(job.picture.geometry.rows, job.picture.geometry.columns, 3)  # at position 3 there are no alignment pads
         usage = Usage(
             image_tokens=len(inside.types),
             prompt_tokens=question.prompt_tokens,

@@ -7,7 +7,8 @@
 
 Two guards make "well formed" hold for all token sequences, not only likely ones. Budget: a token is allowed only if
 what it leaves open (tags, list, </think>) can still be closed within the remaining tokens. Spelling: text that would
-spell a tag letter by letter is stopped at its last token. Masks are shared; a step costs a few dictionary look-ups.
+spell a tag letter by letter is stopped at its last token. Masks are shared rows
+of one table; a step costs a few dictionary look-ups.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ _TAGS = tuple(
 _TAG_PREFIXES = frozenset(tag[:end] for tag in _TAGS for end in range(1, len(tag)))
 _NOT_IN_LABELS = b"[]<>\n\r"
 _UNBOUNDED = 1 << 30  # more tokens than any response has
+_FIRST_ROWS = 64  # of the table of masks, which doubles when it is full
 
 
 class Phase(IntEnum):
@@ -66,7 +68,7 @@ class State(NamedTuple):
 
 
 class _Choice(NamedTuple):
-    mask: torch.Tensor  # [vocab] bool
+    row: int  # of the table of masks
     only: int | None  # the one allowed token, when there is just one
 
 
@@ -114,6 +116,9 @@ class Grammar:
             for token_id, spelled in tokenizer.ordinary_tokens().items()
             if not any(tag in spelled for tag in _TAGS)
         }
+        self._table = torch.zeros(_FIRST_ROWS, vocab_size, dtype=torch.bool)
+        self._rows = self._table.numpy()  # the same memory, whose single places are quicker to read
+        self._masks = 0
         labels = [i for i, spelled in self._bytes.items() if not any(byte in _NOT_IN_LABELS for byte in spelled)]
         self._text = self._mask(list(self._bytes))
         self._free: dict[tuple[bool, bool, int, bytes], _Choice] = {}
@@ -138,7 +143,16 @@ class Grammar:
         `remaining` is how many tokens the response may still have, this one included, at least 1; always given
         honestly (one less each step) there is always a token allowed, and at 0 everything opened has been closed.
         """
-        return self._choices(state, remaining).mask
+        return self.table[self._choices(state, remaining).row]
+
+    def row(self, state: State, remaining: int) -> int:
+        """The row of `table` that `allowed` gives."""
+        return self._choices(state, remaining).row
+
+    @property
+    def table(self) -> torch.Tensor:
+        """Every mask asked for so far [rows, vocab_size] bool, the unused rows at the end false."""
+        return self._table
 
     def forced(self, state: State, remaining: int) -> int | None:
         """The next token when only one is allowed, so that it need not be sampled; else None."""
@@ -146,8 +160,8 @@ class Grammar:
 
     def advance(self, state: State, token_id: int) -> State:
         """The state after `token_id`, which must be allowed."""
-        mask = self.allowed(state, _UNBOUNDED)
-        assert 0 <= token_id < self.vocab_size and bool(mask[token_id]), (state, token_id)
+        row = self._choices(state, _UNBOUNDED).row
+        assert 0 <= token_id < self.vocab_size and self._rows[row, token_id], (state, token_id)
         if state.phase is Phase.FREE:
             return self._advance_free(state, token_id)
         if state.phase is Phase.REF:
@@ -223,8 +237,7 @@ class Grammar:
         mask[tokens.ref_id] = pointing and room >= 3
         mask[tokens.box_id] = pointing and room >= 1 + self._lists[Phase.BOX].tokens
         mask[tokens.point_id] = pointing and room >= 1 + self._lists[Phase.POINT].tokens
-        ids = mask.nonzero().flatten()
-        return _Choice(mask, int(ids[0]) if len(ids) == 1 else None)
+        return self._choice(mask.nonzero().flatten().tolist())
 
     def _numbers_from(self, least: int) -> _Choice:
         choice = self._at_least.get(least)
@@ -233,7 +246,12 @@ class Grammar:
         return choice
 
     def _choice(self, ids: list[int]) -> _Choice:
-        return _Choice(self._mask(ids), ids[0] if len(ids) == 1 else None)
+        if self._masks == len(self._table):
+            self._table = torch.cat([self._table, torch.zeros_like(self._table)])
+            self._rows = self._table.numpy()
+        self._table[self._masks] = self._mask(ids)
+        self._masks += 1
+        return _Choice(self._masks - 1, ids[0] if len(ids) == 1 else None)
 
     def _mask(self, ids: list[int]) -> torch.Tensor:
         mask = torch.zeros(self.vocab_size, dtype=torch.bool)

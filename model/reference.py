@@ -37,8 +37,8 @@ def generate(
     place = grammar.start("thinking", pointing)
     response: list[int] = []
     while len(response) < max_output_tokens:
-        allowed = grammar.allowed(place, max_output_tokens - len(response))
-        token = int(choose(model.head(hidden[:, -1]), allowed[None], [sampling.draw(number, len(response))])[0])
+        row = grammar.row(place, max_output_tokens - len(response))
+        (token,), _ = choose(model.head(hidden[:, -1]), grammar.table, [row], [sampling.draw(number, len(response))])
         place = grammar.advance(place, token)
         if place.finished:
             break

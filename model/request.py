@@ -72,12 +72,18 @@ class Completion:
 
 @dataclass
 class EngineStats:
-    """Counters since the engine started; times in seconds. Busy and idle are of the engine's own thread."""
+    """Counters since the engine started; times in seconds. Busy and idle are of the engine's own thread.
+
+    `sequence_steps`: the questions that ran in each step, summed; by `steps`, how full the batch was.
+    `budget_full_s`: of the busy time, that in which requests waited because the KV budget had no room for them.
+    """
 
     busy_s: float = 0.0
     idle_s: float = 0.0
+    budget_full_s: float = 0.0
     idle_reasons: dict[str, float] = field(default_factory=dict)
     steps: int = 0
+    sequence_steps: int = 0
     requests: int = 0
     answers: int = 0
     prompt_tokens: int = 0

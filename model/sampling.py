@@ -6,6 +6,7 @@ batch. Shapes: B sequences, V vocabulary.
 
 from __future__ import annotations
 
+import importlib.util
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -54,17 +55,34 @@ class Draw(NamedTuple):
     uniform: float
 
 
-def choose(logits_BV: Tensor, allowed_BV: Tensor, draws: Sequence[Draw]) -> tuple[Tensor, Tensor]:
-    """An allowed token for each row [B], and its log-probability among the allowed ones at temperature 1 [B]."""
-    assert len(draws) == len(logits_BV), f"{len(draws)} draws for {len(logits_BV)} rows"
-    log_BV = logits_BV.float().masked_fill(~allowed_BV, float("-inf")).log_softmax(dim=-1)
-    tokens_B = log_BV.argmax(dim=-1)
-    rows = [row for row, draw in enumerate(draws) if draw.temperature > 0]
-    if rows:
-        at = torch.tensor(rows, device=log_BV.device)
-        tokens_B[at] = _drawn(log_BV[at], [draws[row] for row in rows])
-    chosen_B = log_BV.gather(1, tokens_B[:, None])[:, 0]
+def choose(
+    logits_BV: Tensor, masks_MV: Tensor, rows: Sequence[int], draws: Sequence[Draw]
+) -> tuple[list[int], list[float]]:
+    """A token for each of B rows among those that its row of `masks` allows, and its log-probability among them at
+    temperature 1."""
+    assert len(draws) == len(rows) == len(logits_BV), f"{len(draws)} draws, {len(rows)} masks, {len(logits_BV)} rows"
+    if logits_BV.device.type == "cpu" and importlib.util.find_spec("numba") and not any(d.temperature for d in draws):
+        tokens_B, chosen_B = _likeliest(logits_BV, masks_MV, rows)
+    else:
+        allowed_BV = masks_MV[torch.tensor(rows)].to(logits_BV.device)
+        log_BV = logits_BV.float().masked_fill(~allowed_BV, float("-inf")).log_softmax(dim=-1)
+        tokens_B = log_BV.argmax(dim=-1)
+        drawn = [row for row, draw in enumerate(draws) if draw.temperature > 0]
+        if drawn:
+            at = torch.tensor(drawn, device=log_BV.device)
+            tokens_B[at] = _drawn(log_BV[at], [draws[row] for row in drawn])
+        chosen_B = log_BV.gather(1, tokens_B[:, None])[:, 0]
     assert bool(torch.isfinite(chosen_B).all()), "the grammar allowed no token, or the model returned no number"
+    return tokens_B.tolist(), chosen_B.tolist()
+
+
+def _likeliest(logits_BV: Tensor, masks_MV: Tensor, rows: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """The same for temperature 0, without copies of masks."""
+    from .kernels.choice import choose_greedy
+
+    tokens_B, chosen_B = torch.empty(len(rows), dtype=torch.int64), torch.empty(len(rows))
+    which_B = torch.tensor(rows)
+    choose_greedy(logits_BV.numpy(), masks_MV.numpy(), which_B.numpy(), tokens_B.numpy(), chosen_B.numpy())
     return tokens_B, chosen_B
 
 

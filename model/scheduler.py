@@ -1,20 +1,24 @@
-"""Who runs next, by KV bytes: first come, first served, each when its whole footprint fits."""
+"""Who runs next, by KV bytes: each request when its whole footprint fits, in order but for a few small ones.
+
+When the first in the queue does not fit, smaller ones behind it may enter what is free, so that memory does not stand
+empty; each request is overtaken a bounded number of times, after which everybody waits for it.
+"""
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
-from collections.abc import Iterable
+from collections import deque
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
-from torch import Tensor
-
 from .cache import Cache, CachedSequence, Footprint
 from .grammar import State
-from .image import Geometry
 from .pointing import Decision
 from .request import Completion
+from .runner import Picture
 from .sampling import Draw, Sampling
+
+LOOKAHEAD = 16  # of waiting requests that don't fit, how many are passed by in search of one that does
+OVERTAKEN_AT_MOST = 32  # times that one request is passed by
 
 
 @dataclass(eq=False)
@@ -26,6 +30,7 @@ class Running:
     sequence: CachedSequence
     place: State
     prompt_tokens: int
+    due: list[int]  # ids that the model has not read yet: its own words, then what was chosen last
     output: list[int] = field(default_factory=list)
     log_probability: float = 0.0
     choices: int = 0  # tokens that the grammar left open
@@ -41,10 +46,9 @@ class Running:
 
 @dataclass(eq=False)
 class Job:
-    """One request on its way: prepared (patches, ids), then running as one `Running` for each question."""
+    """One request on its way: prepared (picture, ids), then running as one `Running` for each question."""
 
-    geometry: Geometry
-    patches: Tensor  # [N, 3, P, P]
+    picture: Picture
     prefix_ids: list[int]
     tails: list[list[int]]
     decisions: list[Decision]  # of each question: whether to point
@@ -54,6 +58,7 @@ class Job:
     future: Future[list[Completion]]
     sequences: list[CachedSequence] = field(default_factory=list)  # once admitted, one for each question
     finished: dict[int, Running] = field(default_factory=dict)
+    overtaken: int = 0  # by requests that came later and entered earlier
 
     def resolve(self, completions: list[Completion]) -> None:
         """Hand the completions to whoever waits for them, if anybody still does."""
@@ -65,14 +70,6 @@ class Job:
             self.future.set_exception(error)
 
 
-def alike(admitted: list[Job]) -> Iterable[list[Job]]:
-    """Admitted jobs by the grid of their patches: those that can run through the vision tower together."""
-    groups: dict[tuple[int, int], list[Job]] = defaultdict(list)
-    for job in admitted:
-        groups[job.geometry.patch_rows, job.geometry.patch_columns].append(job)
-    return groups.values()
-
-
 class Scheduler:
     """The queue of jobs that wait, the jobs admitted, and their questions that run."""
 
@@ -82,14 +79,26 @@ class Scheduler:
         self.admitted: dict[int, Job] = {}
         self.running: list[Running] = []
 
-    def admit(self) -> list[Job]:
-        """Take jobs from the front of the queue while their footprints fit. Nobody overtakes."""
-        admitted = []
-        while self.waiting and self.cache.can_hold(self.waiting[0].footprint):
+    def admit(self, prompt_tokens: int) -> list[Job]:
+        """Take jobs whose footprints fit, until those taken have `prompt_tokens` of image prompts."""
+        admitted: list[Job] = []
+        passed: list[Job] = []
+        while self.waiting and prompt_tokens > 0 and len(passed) < LOOKAHEAD:
             job = self.waiting.popleft()
+            if not self.cache.can_hold(job.footprint):
+                passed.append(job)
+                if job.overtaken >= OVERTAKEN_AT_MOST:
+                    break
+                continue
             job.sequences = self.cache.reserve(job.footprint)
             self.admitted[id(job)] = job
             admitted.append(job)
+            prompt_tokens -= len(job.prefix_ids)
+            for other in passed:
+                other.overtaken += 1
+            if any(other.overtaken >= OVERTAKEN_AT_MOST for other in passed):
+                break
+        self.waiting.extendleft(reversed(passed))
         return admitted
 
     def retire(self, question: Running) -> None:

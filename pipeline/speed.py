@@ -22,6 +22,7 @@ from model.engine import Completion, NativeEngine, Request
 from model.grammar import Grammar
 from model.prompt import Tokenizer
 from model.reference import generate
+from model.runner import Feed, runner_of
 from model.vision_language_model import VisionLanguageModel
 
 from .peer import peer_generate
@@ -181,23 +182,19 @@ def _best(name: str, tokens_per_second: dict[int, float]) -> dict[str, Any]:
 
 @torch.inference_mode()
 def native_generate(model: VisionLanguageModel, ids_BP: Tensor, new_tokens: int) -> Tensor:
-    """`new_tokens` greedy tokens [B, new_tokens] after B text prompts of one length, the way the engine decodes."""
+    """`new_tokens` greedy tokens [B, new_tokens] after B text prompts of one length, as the engine's runner decodes."""
     batch, prompt = ids_BP.shape
+    threads = torch.get_num_threads()
     layout = CacheLayout(model.config, model.embed.weight.dtype.itemsize)
     footprint = layout.footprint(0, [prompt + new_tokens] * batch)
-    device = ids_BP.device
-    cache = Cache(model.config, footprint.total_bytes, model.embed.weight.dtype, device, prompt + new_tokens)
+    cache = Cache(model.config, footprint.total_bytes, model.embed.weight.dtype, ids_BP.device, prompt + new_tokens)
+    runner = runner_of(model, cache, threads)
     sequences = cache.reserve(footprint)
-    positions = torch.arange(prompt, device=device).expand(batch, prompt)
-    hidden, state = model(model.embed_prompt(ids_BP), ids_BP, positions, model.empty_state(batch))
-    cache.write_prefilled(sequences, state)
-    for sequence in sequences:
-        sequence.length = prompt
-    chosen = [model.head(hidden[:, -1]).argmax(dim=-1)]
-    while len(chosen) < new_tokens:
-        ids = chosen[-1][:, None]
-        positions = torch.tensor([[sequence.length] for sequence in sequences], device=device)
-        hidden, state = model(model.embed_prompt(ids), ids, positions, cache.gather(sequences))
-        cache.append(sequences, state)
-        chosen.append(model.head(hidden[:, -1]).argmax(dim=-1))
-    return torch.stack(chosen, dim=1)
+    chosen = [ids_BP]
+    for _ in range(new_tokens):
+        due = chosen[-1].tolist()
+        logits = runner.run([Feed(sequence, ids) for sequence, ids in zip(sequences, due, strict=True)])
+        chosen.append(logits.argmax(dim=-1)[:, None])
+    runner.close()
+    torch.set_num_threads(threads)  # the runner's own threads have one each, and MKL takes that for all
+    return torch.cat(chosen[1:], dim=1)

@@ -29,7 +29,7 @@ OWN_PACKAGES = {"model", "pipeline", "jobs", "catalogs", "tests"}
 ENGINE_MODULES = {
     "model.engine", "model.scheduler", "model.cache", "model.reference", "model.language_model",
     "model.vision_language_model", "model.vision", "model.weights", "model.sampling", "model.grammar",
-    "model.training",
+    "model.training", "model.runner", "model.dense", "model.packed", "model.packed_vision", "model.kernels",
 }  # fmt: skip
 
 # Assembled from halves, so that this file does not name what it forbids.

@@ -89,7 +89,7 @@ def test_a_failed_step_fails_its_requests_and_not_the_engine(
     engine: NativeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patched:
-        patched.setattr(engine, "_decode", lambda running: 1 / 0)
+        patched.setattr(engine, "_choose", lambda questions, logits: 1 / 0)
         with pytest.raises(RequestError, match="ZeroDivisionError"):
             ask(engine, request_number(2))
     assert ask(engine, request_number(2))

@@ -6,9 +6,11 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 
+from model import attention
 from model.config import Config
 from model.image import TokenType, plan, span, to_patches
 from model.vision import Aligner, VisionTransformer
@@ -62,7 +64,9 @@ def test_the_vision_tower_equals_the_reference() -> None:
         assert (cells[0] - torch.from_numpy(data[f"case{case}.aligner_out"])).abs().max() <= 1e-4
 
 
-def test_the_language_model_with_an_image_span_equals_the_reference() -> None:
+def test_the_language_model_with_an_image_span_equals_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Its scores have exact ties at 0, and the reference took those that torch.topk happened to take.
+    monkeypatch.setattr(attention, "best_entries", lambda scores, count: scores.topk(count, dim=2).indices)
     data = np.load(DATA / "language_model.npz")
     raw = json.loads((DATA / "language_model_config.json").read_text())
     vision = {"vision_n_layers": 1, "vision_dim": 16, "vision_n_heads": 1, "vision_inter_dim": 8}

@@ -23,8 +23,8 @@ def random_case(seed: int, rows: int = 1) -> tuple[Tensor, Tensor]:
 def shares(logits: Tensor, allowed: Tensor, temperature: float, top_p: float, grid: int = 4000) -> Tensor:
     """How often each token comes out, over an even grid of uniforms."""
     draws = [Draw(temperature, top_p, (i + 0.5) / grid) for i in range(grid)]
-    tokens, _ = choose(logits.expand(grid, -1), allowed.expand(grid, -1), draws)
-    return tokens.bincount(minlength=VOCAB) / grid
+    tokens, _ = choose(logits.expand(grid, -1), allowed, [0] * grid, draws)
+    return torch.tensor(tokens).bincount(minlength=VOCAB) / grid
 
 
 @given(st.integers(0, 10_000), st.floats(0.2, 3))
@@ -51,11 +51,11 @@ def test_a_row_is_chosen_alone_as_in_a_batch_of_any_kind(seed: int, rows: int) -
     logits, allowed = random_case(seed, rows)
     ways = [GREEDY, Sampling(0.7, 0.9, 1), Sampling(1.3, 1.0, 2)]
     draws = [ways[(seed + row) % 3].draw(row, seed) for row in range(rows)]
-    tokens, log_p = choose(logits, allowed, draws)
+    tokens, log_p = choose(logits, allowed, range(rows), draws)
     wanted = logits.masked_fill(~allowed, float("-inf")).log_softmax(-1)
     for row in range(rows):
-        alone, _ = choose(logits[row : row + 1], allowed[row : row + 1], draws[row : row + 1])
-        assert int(alone) == int(tokens[row]) and bool(allowed[row, tokens[row]])
+        (alone,), _ = choose(logits[row : row + 1], allowed, [row], draws[row : row + 1])
+        assert alone == tokens[row] and bool(allowed[row, tokens[row]])
         assert float(log_p[row]) == pytest.approx(float(wanted[row, tokens[row]]), abs=1e-5)
         if draws[row].temperature == 0:
             assert int(tokens[row]) == int(wanted[row].argmax())
@@ -64,7 +64,7 @@ def test_a_row_is_chosen_alone_as_in_a_batch_of_any_kind(seed: int, rows: int) -
 @pytest.mark.parametrize("uniform", [0.0, 1 - 2**-53])
 def test_the_ends_of_the_range_draw_the_first_and_the_last_that_are_kept(uniform: float) -> None:
     logits = torch.tensor([[3.0, 2.0, 1.0, -50.0]])
-    token, _ = choose(logits, torch.tensor([[True, True, True, False]]), [Draw(1.0, 0.99, uniform)])
+    (token,), _ = choose(logits, torch.tensor([[True, True, True, False]]), [0], [Draw(1.0, 0.99, uniform)])
     assert int(token) == (0 if uniform == 0 else 2)
 
 

@@ -155,8 +155,7 @@ def test_the_live_bytes_are_those_that_a_prefill_leaves_behind(size: tuple[int, 
             entries = int((kept.numbers_BE != NO_ENTRY).sum()) * kept.entries_BED.shape[2] * 4
             indexer += entries if kept is layer.index else 0
             by_ratio[ratio] += entries if kept is layer.compressed else 0
-            pending = (kept.pending_kv_BmW, kept.pending_gate_BmW, kept.previous_kv_BmD, kept.previous_gate_BmD)
-            unfinished += sum(tensor.nbytes for tensor in pending)
+            unfinished += kept.sums_B3W.nbytes + kept.before_B3D.nbytes
     live = spent.shared
     assert (live.sliding_bytes, live.csa_bytes, live.indexer_bytes) == (window, by_ratio[4], indexer)
     assert (live.hca_bytes, live.unfinished_window_bytes) == (by_ratio[16], unfinished)

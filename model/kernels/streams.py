@@ -1,0 +1,111 @@
+"""Hyper-connections over packed tokens: see `model/hyper_connections.py`, which says what they compute."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .arithmetic import ONE, ZERO, exp, kernel, sigmoid
+
+_TWO = np.float32(2)
+
+
+@kernel
+def _mixing_logits(x, fn, eps, logits):
+    square = ZERO
+    for c in range(x.shape[0]):
+        square += x[c] * x[c]
+    factor = ONE / np.sqrt(square / np.float32(x.shape[0]) + eps)
+    for m in range(fn.shape[0]):
+        total = ZERO
+        for c in range(x.shape[0]):
+            total += fn[m, c] * x[c]
+        logits[m] = total * factor
+
+
+@kernel
+def _sinkhorn(mix, eps, iterations):
+    """Softmax over the last axis of mix [S, S], then columns and rows by turns until both sum to 1, in place."""
+    streams = mix.shape[0]
+    for j in range(streams):
+        largest = mix[j].max()
+        total = ZERO
+        for k in range(streams):
+            mix[j, k] = exp(mix[j, k] - largest)
+            total += mix[j, k]
+        for k in range(streams):
+            mix[j, k] = mix[j, k] / total + eps
+    for iteration in range(iterations):
+        if iteration > 0:
+            for j in range(streams):
+                total = eps
+                for k in range(streams):
+                    total += mix[j, k]
+                for k in range(streams):
+                    mix[j, k] /= total
+        for k in range(streams):
+            total = eps
+            for j in range(streams):
+                total += mix[j, k]
+            for j in range(streams):
+                mix[j, k] /= total
+
+
+@kernel
+def open_block(streams, fn, base, scale, weight, hc_eps, norm_eps, iterations, read, post, mix):
+    """From streams [N, S, H]: the normed read [N, H], post [N, S] and mix [N, S, S] of one block."""
+    count, width = streams.shape[1], streams.shape[2]
+    logits = np.empty(fn.shape[0], np.float32)
+    for i in range(streams.shape[0]):
+        _mixing_logits(streams[i].ravel(), fn, norm_eps, logits)
+        read[i] = ZERO
+        for s in range(count):
+            pre = sigmoid(logits[s] * scale[0] + base[s]) + hc_eps
+            post[i, s] = _TWO * sigmoid(logits[count + s] * scale[1] + base[count + s])
+            for c in range(width):
+                read[i, c] += pre * streams[i, s, c]
+            for k in range(count):
+                at = (2 + s) * count + k
+                mix[i, s, k] = logits[at] * scale[2] + base[at]
+        _sinkhorn(mix[i], hc_eps, iterations)
+        square = ZERO
+        for c in range(width):
+            square += read[i, c] * read[i, c]
+        factor = ONE / np.sqrt(square / np.float32(width) + norm_eps)
+        for c in range(width):
+            read[i, c] *= factor * weight[c]
+
+
+@kernel
+def close_block(streams, out, post, mix):
+    """Streams [N, S, H] after a block, in place: stream k = post[k] * out + sum_j mix[j, k] * stream j."""
+    count, width = streams.shape[1], streams.shape[2]
+    after = np.empty((count, width), np.float32)
+    for i in range(streams.shape[0]):
+        for k in range(count):
+            for c in range(width):
+                after[k, c] = post[i, k] * out[i, c]
+            for j in range(count):
+                share = mix[i, j, k]
+                for c in range(width):
+                    after[k, c] += share * streams[i, j, c]
+        streams[i] = after
+
+
+@kernel
+def collapse(streams, fn, base, scale, weight, hc_eps, norm_eps, out):
+    """The streams [R, S, H] as one, normed: out [R, H]."""
+    count, width = streams.shape[1], streams.shape[2]
+    logits = np.empty(fn.shape[0], np.float32)
+    for i in range(streams.shape[0]):
+        _mixing_logits(streams[i].ravel(), fn, norm_eps, logits)
+        out[i] = ZERO
+        for s in range(count):
+            pre = sigmoid(logits[s] * scale[0] + base[s]) + hc_eps
+            for c in range(width):
+                out[i, c] += pre * streams[i, s, c]
+        square = ZERO
+        for c in range(width):
+            square += out[i, c] * out[i, c]
+        factor = ONE / np.sqrt(square / np.float32(width) + norm_eps)
+        for c in range(width):
+            out[i, c] *= factor * weight[c]
