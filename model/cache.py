@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -203,10 +204,11 @@ class Cache:
             target.length = source.length
 
     def page_table(self, sequences: Sequence[CachedSequence], tokens: int) -> Tensor:
-        """The pages [B, pages] of the first `tokens` tokens; short rows go on with page 0, which is not read for them."""
+        """The pages [B, pages] of the first `tokens` tokens; short rows go on with page 0, never read for them."""
         most = -(-tokens // self.layout.page_tokens)
-        rows = [s.pages[:most] + [0] * (most - len(s.pages)) for s in sequences]
-        return torch.tensor(rows, dtype=torch.int64, device=self.device).reshape(len(rows), most)
+        flat = [page for s in sequences for page in (*s.pages[:most], *[0] * (most - len(s.pages)))]
+        # By way of numpy, which reads a long list several times faster.
+        return torch.from_numpy(np.array(flat, np.int64).reshape(len(sequences), most)).to(self.device)
 
     def _places(self, sequences: Sequence[CachedSequence]) -> tuple[Tensor, Tensor]:
         """Slots and lengths, [B] each."""

@@ -110,5 +110,5 @@ def softmax_sums(values: Tensor, gates: Tensor) -> Tensor:
 def merge(one: Tensor, other: Tensor) -> Tensor:
     """The sums [.., 3, W] over the tokens of both."""
     largest = torch.maximum(one[..., :1, :], other[..., :1, :])
-    grown = (one[..., :1, :] - largest).exp() * one[..., 1:, :] + (other[..., :1, :] - largest).exp() * other[..., 1:, :]
-    return torch.cat([largest, grown], dim=-2)
+    grown = [(sums[..., :1, :] - largest).exp() * sums[..., 1:, :] for sums in (one, other)]
+    return torch.cat([largest, grown[0] + grown[1]], dim=-2)

@@ -51,7 +51,9 @@ class DenseRunner:
         sequences = [feed.sequence for feed in feeds]
         starts = torch.tensor([sequence.length for sequence in sequences], device=device)
         positions_BT = starts[:, None] + torch.arange(ids_BT.shape[1], device=device)
-        seen = [feed.picture.features for feed in feeds if feed.picture is not None and feed.picture.features is not None]
+        seen = [
+            feed.picture.features for feed in feeds if feed.picture is not None and feed.picture.features is not None
+        ]
         embeddings = self.model.embed_prompt(ids_BT, torch.stack(seen) if seen else None)
         hidden, state = self.model(embeddings, ids_BT, positions_BT, self.cache.gather(sequences))
         self.cache.append(sequences, state, ids_BT.shape[1])

@@ -253,8 +253,8 @@ class NativeEngine:
         return len(job.sequences) * self.cache.layout.slot_bytes + len(pages) * self.cache.layout.page_bytes
 
     def _completion(self, question: Running) -> Completion:
-        job, layout = question.job, self.cache.layout
-        inside = span(job.picture.geometry.rows, job.picture.geometry.columns, 3)  # at position 3 there are no alignment pads
+        job, layout, geometry = question.job, self.cache.layout, question.job.picture.geometry
+        inside = span(geometry.rows, geometry.columns, 3)  # at position 3 there are no alignment pads
         usage = Usage(
             image_tokens=len(inside.types),
             prompt_tokens=question.prompt_tokens,

@@ -143,7 +143,8 @@ class Grammar:
         `remaining` is how many tokens the response may still have, this one included, at least 1; always given
         honestly (one less each step) there is always a token allowed, and at 0 everything opened has been closed.
         """
-        return self.table[self._choices(state, remaining).row]
+        row = self._choices(state, remaining).row  # which may make the table longer
+        return self.table[row]
 
     def row(self, state: State, remaining: int) -> int:
         """The row of `table` that `allowed` gives."""

@@ -120,11 +120,38 @@ def select(
 
 
 @kernel
+def _gather(i, b, first, last, keys, offsets, starts, slots, ring, window, table, entries, chosen, counts, r, seen):
+    """Copy what token i (row r) of sequence b sees, one after the other, to seen [.., D]; returns how many."""
+    width, count = keys.shape[1], 0
+    kept = ring[slots[b]]
+    place = first[i] % window
+    for _ in range(first[i], min(last[i] + 1, starts[b])):
+        source, target = kept[place], seen[count]  # views: loops over them become plain copies
+        for d in range(width):
+            target[d] = source[d]
+        place = place + 1 if place + 1 < window else 0
+        count += 1
+    for position in range(max(first[i], starts[b]), last[i] + 1):
+        source, target = keys[offsets[b] + position - starts[b]], seen[count]
+        for d in range(width):
+            target[d] = source[d]
+        count += 1
+    page_entries = entries.shape[1]
+    for e in range(counts[r]):
+        number = chosen[r, e] if chosen.shape[1] else e
+        source, target = entries[table[b, number // page_entries], number % page_entries], seen[count]
+        for d in range(width):
+            target[d] = source[d]
+        count += 1
+    return count
+
+
+@kernel
 def attend(
     query, heads, keys, rows, positions, first, last, sequence_of, offsets, starts, slots, ring,
     table, entries, chosen, counts, sink, scale, cos, sin, out,
 ):  # fmt: skip
-    """Softmax over raw entries first..last, the chosen compressed ones and the head's sink; out [R, A * D], turned back.
+    """Softmax over raw entries first..last, the chosen compressed ones and the head's sink: out [R, A * D], turned.
 
     query [R, ..] turned; keys [N, D] of this pass; ring [slots, W, D] what came before. `chosen` [R, 0] stands for all
     entries up to counts [R].
@@ -133,41 +160,45 @@ def attend(
     most = 0
     for r in range(rows.shape[0]):
         most = max(most, last[rows[r]] - first[rows[r]] + 1 + counts[r])
-    seen = np.empty((most, width), np.float32)
-    weights = np.empty(most, np.float32)
+    seen = np.empty((most + 3, width), np.float32)
+    weights = np.empty(most + 3, np.float32)
     for r in range(rows.shape[0]):
         i = rows[r]
         b = sequence_of[i]
-        count = 0
-        for position in range(first[i], last[i] + 1):
-            if position < starts[b]:
-                seen[count] = ring[slots[b], position % window]
-            else:
-                seen[count] = keys[offsets[b] + position - starts[b]]
-            count += 1
-        for e in range(counts[r]):
-            number = chosen[r, e] if chosen.shape[1] else e
-            seen[count] = entries[table[b, number // entries.shape[1]], number % entries.shape[1]]
-            count += 1
+        count = _gather(
+            i, b, first, last, keys, offsets, starts, slots, ring, window, table, entries, chosen, counts, r, seen
+        )
+        fours = (count + 3) // 4 * 4
+        for k in range(count, fours):
+            for d in range(width):
+                seen[k, d] = ZERO
         for a in range(heads):
             low = a * width
-            largest = sink[a]
+            asked, given = query[r, low : low + width], out[r, low : low + width]
             for k in range(count):
+                key = seen[k]
                 match = ZERO
                 for d in range(width):
-                    match += query[r, low + d] * seen[k, d]
+                    match += asked[d] * key[d]
                 weights[k] = match * scale
+            largest = sink[a]
+            for k in range(count):
                 largest = max(largest, weights[k])
             total = exp(sink[a] - largest)
             for k in range(count):
                 weights[k] = exp(weights[k] - largest)
                 total += weights[k]
+            for k in range(count, fours):
+                weights[k] = ZERO
             for d in range(width):
-                out[r, low + d] = ZERO
-            for k in range(count):
-                share = weights[k] / total
+                given[d] = ZERO
+            for k in range(0, fours, 4):  # four at a time: what is given is loaded and stored a quarter as often
+                one, two, three, four = seen[k], seen[k + 1], seen[k + 2], seen[k + 3]
+                w1, w2, w3, w4 = weights[k], weights[k + 1], weights[k + 2], weights[k + 3]
                 for d in range(width):
-                    out[r, low + d] += share * seen[k, d]
+                    given[d] += w1 * one[d] + w2 * two[d] + w3 * three[d] + w4 * four[d]
+            for d in range(width):
+                given[d] /= total
             bend = low + width - 2 * cos.shape[1]
             for c in range(cos.shape[1]):
                 even, odd = out[r, bend + 2 * c], out[r, bend + 2 * c + 1]

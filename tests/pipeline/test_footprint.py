@@ -163,9 +163,9 @@ def test_the_live_bytes_are_those_that_a_prefill_leaves_behind(size: tuple[int, 
 
 def test_what_fits_counts_the_unfinished_windows_and_names_what_limits_it() -> None:
     fit = as_record(cost(RELEASED, 756, 756, PAGE), PEERS, memory_bytes=10**9)["fit"]
-    assert fit["requests_sharing_the_image"] == 10**9 // (4_783_048 + 11_776_000)
+    assert fit["requests_sharing_the_image"] == 10**9 // (4_783_048 + 606_720)
     assert fit["requests_without_unfinished_windows"] == 10**9 // 4_783_048
-    assert fit["limited_by"] == "unfinished window"
+    assert fit["limited_by"] == "sliding"
 
 
 @pytest.mark.parametrize("broken", [{"text_tokens": 1}, {"output_tokens": -1}, {"questions": 0}])
