@@ -24,6 +24,7 @@ from .runner import Feed, Picture
 from .vision_language_model import VisionLanguageModel
 
 PATCH_COST = 0.5  # of a patch in the tower, in tokens through the layers
+SHARE_TOKENS = 512  # more at a time leave the core's cache and gain nothing
 
 
 class PackedRunner:
@@ -98,7 +99,7 @@ class PackedRunner:
 
 
 def split(feeds: Sequence[Feed], shares: int) -> list[list[int]]:
-    """The numbers of the feeds in shares of about equal work, those of one picture together, none empty."""
+    """The numbers of the feeds in `shares` or more of about equal work, those of one picture together, none empty."""
     groups: dict[int, list[int]] = {}
     for number, feed in enumerate(feeds):
         groups.setdefault(id(feed.picture if feed.picture is not None else feed), []).append(number)
@@ -107,6 +108,7 @@ def split(feeds: Sequence[Feed], shares: int) -> list[list[int]]:
         picture: Picture | None = feeds[number].picture
         if picture is not None and picture.features is None:
             costs[key] += int(len(picture.patches) * PATCH_COST)
+    shares = max(shares, -(-sum(costs.values()) // SHARE_TOKENS))
     parts: list[list[int]] = [[] for _ in range(shares)]
     loads = [0] * shares
     for key in sorted(groups, key=costs.__getitem__, reverse=True):

@@ -43,7 +43,7 @@ def test_a_mistake_is_said_in_one_line() -> None:
 
 def test_the_table_says_what_the_record_holds(capsys: pytest.CaptureFixture[str]) -> None:
     text = printed(capsys, *PAGE, "--output-tokens", "0", "--memory-gb", "60")
-    for piece in ("2,916 patches", "span of 346", "86 entries", "4,783,048", "about 870", "limited by: unfinished"):
+    for piece in ("2,916 patches", "span of 346", "86 entries", "4,783,048", "about 870", "limited by: sliding"):
         assert piece in text
 
 
