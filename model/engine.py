@@ -191,12 +191,13 @@ class NativeEngine:
         running = list(self.scheduler.running)
         feeds = [Feed(question.sequence, question.due) for question in running]
         feeds += [Feed(job.sequences[0], job.prefix_ids, job.picture, wanted=False) for job in admitted]
+        unseen = len({id(job.picture) for job in admitted if job.picture.features is None})
         logits = self.runner.run(feeds)
         if running:
             self._choose(running, logits)
         self._fork(admitted)
         self._collect()
-        self._count(running, admitted)
+        self._count(running, admitted, unseen)
 
     def _fork(self, jobs: list[Job]) -> None:
         """From the image that they share, each question goes on by itself; its own words are due next."""
@@ -229,11 +230,12 @@ class NativeEngine:
             question.output.append(token)
             question.due.append(token)
 
-    def _count(self, running: list[Running], admitted: list[Job]) -> None:
+    def _count(self, running: list[Running], admitted: list[Job], unseen: int) -> None:
         stats = self._stats
         stats.steps += 1
         stats.sequence_steps += len(running)
         stats.requests += len(admitted)
+        stats.images_seen += unseen
         stats.prompt_tokens += sum(len(tail) for job in admitted for tail in job.tails)
 
     def _collect(self) -> None:
@@ -245,7 +247,9 @@ class NativeEngine:
             if len(job.finished) == len(job.tails):
                 self._stats.kv_bytes_predicted += job.footprint.total_bytes
                 self._stats.kv_bytes_measured += self._held_bytes(job)
-                job.resolve([self._completion(job.finished[number]) for number in range(len(job.tails))])
+                completions = [self._completion(job.finished[number]) for number in range(len(job.tails))]
+                job.finished.clear()  # they hold the job, which holds the picture: nobody would free the ring for long
+                job.resolve(completions)
 
     def _held_bytes(self, job: Job) -> int:
         """What the sequences of a job held of the cache together."""

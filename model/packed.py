@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .cache import Cache
+from .cache import Cache, CachedSequence
+from .image import plan, span
 from .kernels import attention, streams
 from .packed_layer import PackedLayer, Pass
 from .packed_vision import PackedVision
@@ -37,9 +38,11 @@ class PackedRunner:
         self._frequencies = {layer.compressed: torch.from_numpy(layer.frequencies) for layer in self.layers}
         head = (model.hc_head_fn, model.hc_head_base, model.hc_head_scale, model.norm.weight)
         self._head = tuple(tensor.detach().numpy() for tensor in head)
-        # One core a thread: torch's own threads would wait for each other many times a layer.
+        # One core a thread: torch's own threads would wait for each other many times a layer. The setting reaches
+        # beyond the thread that makes it (MKL has one for the process), so close() takes it back.
+        self._threads_before, self._shares = torch.get_num_threads(), threads
         self._threads = ThreadPoolExecutor(threads, "pass", initializer=torch.set_num_threads, initargs=(1,))
-        self._shares = threads
+        self._warm_up()
 
     def run(self, feeds: Sequence[Feed]) -> Tensor:
         shares = split(feeds, self._shares)
@@ -53,6 +56,18 @@ class PackedRunner:
 
     def close(self) -> None:
         self._threads.shutdown()
+        torch.set_num_threads(self._threads_before)
+
+    def _warm_up(self) -> None:
+        """Compile the loops, or load them, before the first request: a quarter of a minute the first time."""
+        config, side = self.config, self.config.vision_patch_size
+        picture = Picture(plan(side, side, config), torch.zeros(0))
+        picture.patches = torch.zeros(picture.geometry.patch_rows * picture.geometry.patch_columns, 3, side, side)
+        types = span(picture.geometry.rows, picture.geometry.columns, 0).types
+        # Into slot 0 and page 0 of a cache that nobody uses yet.
+        pages = [0] * -(-len(types) // self.cache.layout.page_tokens)
+        ids = [config.vocab_size + kind for kind in types]
+        self._threads.submit(self._run, [Feed(CachedSequence(0, pages, 0), ids, picture)]).result()
 
     @torch.inference_mode()
     def _run(self, feeds: list[Feed]) -> Tensor:

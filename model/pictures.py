@@ -32,3 +32,8 @@ class Pictures:
         picture = Picture(geometry, to_patches(image, geometry, self._config))
         with self._lock:
             return self._held.setdefault(key, picture)
+
+    @property
+    def held(self) -> int:
+        """How many are in flight."""
+        return len(self._held)

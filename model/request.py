@@ -75,6 +75,7 @@ class EngineStats:
     """Counters since the engine started; times in seconds. Busy and idle are of the engine's own thread.
 
     `sequence_steps`: the questions that ran in each step, summed; by `steps`, how full the batch was.
+    `images_seen`: passes through the vision tower, one for all requests in flight that show the same pixels.
     `budget_full_s`: of the busy time, that in which requests waited because the KV budget had no room for them.
     """
 
@@ -93,3 +94,4 @@ class EngineStats:
     kv_bytes_predicted: int = 0
     kv_bytes_measured: int = 0
     images_in_flight_peak: int = 0
+    images_seen: int = 0

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -73,7 +74,7 @@ class Answerer:
         self._places = asyncio.Semaphore(plan.images_in_flight)
         self._decoded = ByteGate(_DECODED_BYTES)
         self._done = {"images": 0, "answers": 0, "errors": 0}
-        ray.get(collector.report.remote(self._actor, dict(self._done), asdict(self._engine.stats())))
+        ray.get(collector.report.remote(self._actor, dict(self._done), self._engine_figures()))
 
     async def __call__(self, images: pa.Table) -> pa.Table:
         rows = await asyncio.gather(*(self._answer_image(image) for image in images.to_pylist()))
@@ -82,8 +83,12 @@ class Answerer:
         self._done["answers"] += len(answers)
         self._done["errors"] += sum(row["status"] == "error" for row in answers)
         # Waited for, so that the last report is in before the last rows are.
-        await self._collector.report.remote(self._actor, dict(self._done), asdict(self._engine.stats()))
+        await self._collector.report.remote(self._actor, dict(self._done), self._engine_figures())
         return pa.Table.from_pylist(answers, schema=TRACED_ANSWERS)
+
+    def _engine_figures(self) -> dict[str, Any]:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # given in KiB
+        return asdict(self._engine.stats()) | {"process_peak_bytes": peak}
 
     async def _answer_image(self, image: dict[str, Any]) -> list[dict[str, Any]]:
         """The rows of one image, in the order of its questions."""

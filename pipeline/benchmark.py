@@ -36,6 +36,7 @@ class Options:
 
     model: str
     images: int
+    job_images: int
     questions: int
     max_output_tokens: int
     decode_tokens: int
@@ -78,7 +79,8 @@ def _measure(options: Options, checkpoint: str, err: TextIO) -> dict[str, Any]:
     tell("the KV cache")
     figures |= capacity(checkpoint, options.kv_budget_mb * 1_000_000)
     tell("the job")
-    figures |= job_speed(requests, checkpoint, options.kv_budget_mb, options.threads)
+    more = draw_requests(options.job_images, options.questions, options.max_output_tokens)
+    figures |= job_speed(more, checkpoint, options.kv_budget_mb, options.threads)
     for name, above, below in (
         ("job_to_engine_ratio", "job_answers_per_second", "engine_answers_per_second"),
         ("engine_to_reference_ratio", "engine_answers_per_second", "reference_answers_per_second"),
@@ -130,9 +132,13 @@ def table(record: Mapping[str, Any]) -> str:
     r = record
     batches = {side: f"batch {r[f'{side}_best_batch_sequences']}" for side in ("decode", "transformers")}
     notes = {
-        "job": f"job / engine {r['job_to_engine_ratio']:.2f}",
+        "job": f"job / engine {r['job_to_engine_ratio']:.2f}; {r['job_images']} images;"
+        f" busy {r['job_engine_busy_share']:.1%} of the time that it had work",
         "job_with_startup": "from nothing: Ray and the checkpoint brought up first",
-        "engine": f"engine / reference {r['engine_to_reference_ratio']:.2f}",
+        "engine": f"engine / reference {r['engine_to_reference_ratio']:.2f};"
+        f" {r['engine_sequences_per_step']:.0f} questions a step",
+        "shared_image": f"{r['shared_image_questions']} questions on each image",
+        "separate_images": f"each on an image of its own; shared / separate {r['shared_to_separate_ratio']:.2f}",
         "reference": f"{r['reference_questions']} questions, one by one;"
         f" {r['reference_equals_engine_share']:.1%} with the engine's tokens",
         "decode": f"{batches['decode']}; ours / transformers {r['decode_to_transformers_ratio']:.2f}",
@@ -180,10 +186,11 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument("--model", default=str(BUNDLED_MODEL), help="checkpoint folder [model/checkpoints/default]")
     for flag, default, text in (
-        ("--images", 64, "images in the drawn catalog"),
-        ("--questions", 3, "questions for each image"),
+        ("--images", 128, "images that the engine is given at once"),
+        ("--job-images", 2000, "images in the job's drawn catalog"),
+        ("--questions", 4, "questions for each image"),
         ("--max-output-tokens", 256, "longest response of the job and the engine, in tokens"),
-        ("--decode-tokens", 48, "tokens that each sequence decodes in the comparison with transformers"),
+        ("--decode-tokens", 64, "tokens that each sequence decodes in the comparison with transformers"),
         ("--kv-budget-mb", 64, "KV cache in MB (10^6 bytes)"),
         ("--threads", torch.get_num_threads(), "threads that each of them computes with"),
     ):

@@ -7,6 +7,7 @@ import io
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from PIL import Image
 from torch import Tensor
 
 from model.cache import Cache, CacheLayout
@@ -37,8 +39,9 @@ Result = TypeVar("Result")
 REPEATS = 3
 PATIENCE_SECONDS = 20.0  # what has taken longer is not repeated
 REFERENCE_QUESTIONS = 24
-PROMPT_TOKENS = 64
-BATCHES = (1, 4, 16, 32, 64)  # sequences that decode together
+SHARED_QUESTIONS = 8
+PROMPT_TOKENS = 128
+BATCHES = (1, 8, 32, 64, 128, 256, 512)  # sequences that decode together
 
 
 def repeat(work: Callable[[], Result]) -> list[tuple[float, Result]]:
@@ -75,8 +78,16 @@ def job_speed(requests: Sequence[Request], checkpoint: str, kv_budget_mb: int, t
         "job_answers_per_second": median(record["answers_per_second"] for _, record in timed),
         "job_with_startup_answers_per_second": median(answers / seconds for seconds, _ in timed),
         "job_with_startup_seconds": median(seconds for seconds, _ in timed),
-        "job_engine_busy_share": median(record["engines"]["busy_share"] for _, record in timed),
+        "job_images": len(requests),
+        "job_engine_busy_share": median(_busy_while_work_waited(record["engines"]) for _, record in timed),
+        "job_process_peak_bytes": max(record["engines"]["process_peak_bytes"] for _, record in timed),
     }
+
+
+def _busy_while_work_waited(engines: dict[str, Any]) -> float:
+    """The share of the engine's time in which it computed, of that in which it had or could have had work."""
+    waiting = engines["idle_seconds"].get("waiting for images", 0.0)
+    return engines["busy_seconds"] / (engines["busy_seconds"] + waiting)
 
 
 def write_catalog(requests: Sequence[Request], path: Path) -> None:
@@ -92,7 +103,11 @@ def write_catalog(requests: Sequence[Request], path: Path) -> None:
 def engine_speed(
     requests: Sequence[Request], checkpoint: str, kv_budget_mb: int
 ) -> tuple[dict[str, Any], list[list[Completion]]]:
-    """Answers/s of the engine with all requests sent at once, images decoded; and the completions of each request."""
+    """Answers/s of the engine with all requests sent at once, images decoded; and the completions of each request.
+
+    Beside it the same images with SHARED_QUESTIONS questions each, and as many copies of each image with one question:
+    copies differ in a pixel, or the engine would see them once.
+    """
     engine = NativeEngine(
         checkpoint,
         kv_budget_bytes=kv_budget_mb * 1_000_000,
@@ -100,12 +115,18 @@ def engine_speed(
         dtype="float32",
         max_output_tokens=requests[0].max_output_tokens,
     )
-
-    async def answer_all() -> list[list[Completion]]:
-        return await asyncio.gather(*(engine.answer(request) for request in requests))
-
+    few = requests[: max(1, len(requests) // 4)]
+    shared = [replace(request, questions=questions_of(request, SHARED_QUESTIONS)) for request in few]
+    separate = [
+        replace(request, image=_marked(request.image, number), questions=(question,))
+        for request in shared
+        for number, question in enumerate(request.questions)
+    ]
     try:
-        timed = repeat(lambda: asyncio.run(answer_all()))
+        timed = repeat(lambda: asyncio.run(_answer_all(engine, requests)))
+        before = engine.stats()
+        together = median(seconds for seconds, _ in repeat(lambda: asyncio.run(_answer_all(engine, shared))))
+        one_each = median(seconds for seconds, _ in repeat(lambda: asyncio.run(_answer_all(engine, separate))))
     finally:
         engine.close()
     seconds, completions = median(seconds for seconds, _ in timed), timed[0][1]
@@ -113,8 +134,29 @@ def engine_speed(
     figures = {
         "engine_answers_per_second": len(every) / seconds,
         "engine_output_tokens_per_second": sum(one.usage.output_tokens for one in every) / seconds,
+        "engine_sequences_per_step": before.sequence_steps / before.steps,
+        "engine_kv_allocated_to_predicted_ratio": before.kv_bytes_measured / before.kv_bytes_predicted,
+        "shared_image_questions": SHARED_QUESTIONS,
+        "shared_image_answers_per_second": len(separate) / together,
+        "separate_images_answers_per_second": len(separate) / one_each,
+        "shared_to_separate_ratio": one_each / together,
     }
     return figures, completions
+
+
+async def _answer_all(engine: NativeEngine, requests: Sequence[Request]) -> list[list[Completion]]:
+    return await asyncio.gather(*(engine.answer(request) for request in requests))
+
+
+def questions_of(request: Request, count: int) -> tuple[str, ...]:
+    """`count` questions: the request's own, over and over."""
+    return tuple(request.questions[number % len(request.questions)] for number in range(count))
+
+
+def _marked(image: Image.Image, number: int) -> Image.Image:
+    copy = image.copy()
+    copy.putpixel((0, 0), (number, number, number))
+    return copy
 
 
 def reference_speed(
@@ -184,11 +226,10 @@ def _best(name: str, tokens_per_second: dict[int, float]) -> dict[str, Any]:
 def native_generate(model: VisionLanguageModel, ids_BP: Tensor, new_tokens: int) -> Tensor:
     """`new_tokens` greedy tokens [B, new_tokens] after B text prompts of one length, as the engine's runner decodes."""
     batch, prompt = ids_BP.shape
-    threads = torch.get_num_threads()
     layout = CacheLayout(model.config, model.embed.weight.dtype.itemsize)
     footprint = layout.footprint(0, [prompt + new_tokens] * batch)
     cache = Cache(model.config, footprint.total_bytes, model.embed.weight.dtype, ids_BP.device, prompt + new_tokens)
-    runner = runner_of(model, cache, threads)
+    runner = runner_of(model, cache, torch.get_num_threads())
     sequences = cache.reserve(footprint)
     chosen = [ids_BP]
     for _ in range(new_tokens):
@@ -196,5 +237,4 @@ def native_generate(model: VisionLanguageModel, ids_BP: Tensor, new_tokens: int)
         logits = runner.run([Feed(sequence, ids) for sequence, ids in zip(sequences, due, strict=True)])
         chosen.append(logits.argmax(dim=-1)[:, None])
     runner.close()
-    torch.set_num_threads(threads)  # the runner's own threads have one each, and MKL takes that for all
     return torch.cat(chosen[1:], dim=1)

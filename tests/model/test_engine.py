@@ -14,9 +14,14 @@ import torch
 from PIL import Image
 
 from model import primitives
+from model.dense import DenseRunner
 from model.engine import Completion, EngineDead, NativeEngine, Request, RequestError
+from model.packed import PackedRunner
+from model.pointing import PrimitivesMode
 from model.reference import generate
 from model.sampling import Sampling
+from pipeline.benchmark import draw_requests
+from pipeline.settings import BUNDLED_MODEL as DEFAULT
 
 SIZES = ((168, 168), (320, 240), (100, 300), (64, 64), (640, 200))
 QUESTIONS = ("how many red circles are there?", "where is the star?", "is there a ring?", "Count.")
@@ -204,3 +209,71 @@ def test_what_is_drawn_depends_on_the_seed_and_not_on_the_batch(engine: NativeEn
     (other,) = ask(engine, sampled(3, 8))
     assert [c.token_ids for c in other] != [c.token_ids for c in together[3]]
     assert together[6:] != together[:6]
+
+
+def test_equal_images_in_flight_are_seen_once_and_others_are_not(engine: NativeEngine) -> None:
+    before = engine.stats().images_seen
+    same, other = request_number(0), request_number(4)
+    copy = replace(same, image=same.image.copy(), questions=("where is the star?",))
+    pixels = np.array(same.image)
+    pixels[5, 5] ^= 255
+    nearly = replace(same, image=Image.fromarray(pixels))
+    answers = ask(engine, same, copy, nearly, other, same)
+    assert engine.stats().images_seen - before == 3
+    assert not engine.pictures.held  # and nothing keeps the pixels of what is answered
+    assert [one.token_ids for one in answers[0]] == [one.token_ids for one in answers[4]]
+    wanted = generate(engine.model, engine.tokenizer, engine.grammar, copy.image, "where is the star?", 16)
+    assert list(answers[1][0].token_ids) == wanted
+
+
+def test_tokens_that_the_grammar_forces_take_no_step_of_their_own(engine: NativeEngine) -> None:
+    before = engine.stats()
+    requests = [request_number(index, 60) for index in range(6)]
+    completions = [one for each in ask(engine, *requests) for one in each]
+    after = engine.stats()
+    forced = free = 0
+    for completion in completions:
+        place = engine.grammar.start("thinking")
+        for number, token in enumerate(completion.token_ids):
+            is_forced = engine.grammar.forced(place, 60 - number) is not None
+            forced, free = forced + is_forced, free + (not is_forced)
+            place = engine.grammar.advance(place, token)
+        ended = completion.finish_reason == "stop"
+        free += ended and engine.grammar.forced(place, 60 - len(completion.token_ids)) is None
+    assert forced > 5
+    # One for the prompt's last token, then one for each choice but the first; and the last choice needs none.
+    assert after.sequence_steps - before.sequence_steps <= free + len(completions)
+
+
+def test_without_numba_the_dense_runner_gives_the_same_answers(
+    engine: NativeEngine, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requests = [request_number(index) for index in range(6)]
+    wanted = [[c.token_ids for c in each] for each in ask(engine, *requests)]
+    assert isinstance(engine.runner, PackedRunner)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    plain = NativeEngine(tiny_checkpoint, kv_budget_bytes=BUDGET, device="cpu", max_output_tokens=40)
+    assert isinstance(plain.runner, DenseRunner)
+    assert [[c.token_ids for c in each] for each in ask(plain, *requests)] == wanted
+    plain.close()
+
+
+@pytest.mark.slow
+def test_300_mixed_requests_to_the_shipped_checkpoint_get_the_tokens_of_the_reference() -> None:
+    engine = NativeEngine(DEFAULT, kv_budget_bytes=12_000_000, device="cpu", dtype="float32", max_output_tokens=96)
+    requests = []
+    for index, drawn in enumerate(draw_requests(300, 4, 96)):
+        limit, questions = (96, 24, 7)[index % 3], drawn.questions[: 1 + (index % 7 == 0) + 2 * (index % 11 == 0)]
+        modes: tuple[PrimitivesMode, ...] = (("on", "auto", "off")[index % 3],) * len(questions)
+        requests.append(Request(drawn.image, questions, limit, modes))
+    answers = ask(engine, *requests)
+    assert engine.stats().budget_full_s > 0
+    for request, completions in zip(requests, answers, strict=True):
+        for question, completion in zip(request.questions, completions, strict=True):
+            wanted = generate(
+                engine.model, engine.tokenizer, engine.grammar, request.image, question, request.max_output_tokens,
+                completion.usage.pointing,
+            )  # fmt: skip
+            assert list(completion.token_ids) == wanted, (question, request.image.size)
+    engine.cache.check_integrity()
+    engine.close()

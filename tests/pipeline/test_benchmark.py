@@ -22,6 +22,7 @@ def printed(tiny_checkpoint: Path, local_ray: None) -> tuple[list[str], dict[str
     options = Options(
         model=str(tiny_checkpoint),
         images=3,
+        job_images=4,
         questions=2,
         max_output_tokens=8,
         decode_tokens=4,
@@ -47,13 +48,14 @@ def test_each_ratio_is_that_of_its_parts(printed: tuple[list[str], dict[str, Any
     _, record = printed
     for ratio, above, below in (
         ("job_to_engine_ratio", "job_answers_per_second", "engine_answers_per_second"),
+        ("shared_to_separate_ratio", "shared_image_answers_per_second", "separate_images_answers_per_second"),
         ("engine_to_reference_ratio", "engine_answers_per_second", "reference_answers_per_second"),
         ("decode_to_transformers_ratio", "decode_output_tokens_per_second", "transformers_output_tokens_per_second"),
     ):
         assert record[below] > 0
         assert record[ratio] == pytest.approx(record[above] / record[below], rel=2e-3)
     assert record["job_with_startup_answers_per_second"] == pytest.approx(
-        record["images"] * record["questions_per_image"] / record["job_with_startup_seconds"], rel=2e-3
+        record["job_images"] * record["questions_per_image"] / record["job_with_startup_seconds"], rel=2e-3
     )
     for side in ("decode", "transformers"):
         rates = record[f"{side}_output_tokens_per_second_by_batch"]

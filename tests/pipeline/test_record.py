@@ -13,7 +13,8 @@ from pipeline.settings import Settings
 from pipeline.sink import Tally
 
 ENGINE = {
-    "busy_s": 3.0, "idle_s": 1.0, "idle_reasons": {"no work": 1.0}, "steps": 7, "requests": 2, "prompt_tokens": 5,
+    "busy_s": 3.0, "idle_s": 1.0, "budget_full_s": 0.5, "sequence_steps": 14, "images_seen": 2,
+    "process_peak_bytes": 7_000_000, "idle_reasons": {"no work": 1.0}, "steps": 7, "requests": 2, "prompt_tokens": 5,
     "output_tokens": 6, "kv_budget_bytes": 64_000_000, "kv_peak_bytes": 1_500_000, "images_in_flight_peak": 9,
     "kv_bytes_predicted": 2000, "kv_bytes_measured": 1900,
 }  # fmt: skip
@@ -49,6 +50,7 @@ def test_counts_rates_and_engine_figures_are_recorded() -> None:
     assert (got["answers_per_second"], got["images_per_second"]) == (2.0, 1.0)
     assert got["seconds"] == {"total": 20.0, "answering": 4.0} and got["stage_seconds"]["read"] == 1.5
     engines = got["engines"]
+    assert (engines["sequences_per_step"], engines["budget_full_seconds"]) == (2.0, 1.0)
     assert (engines["count"], engines["busy_share"], engines["idle_seconds"]) == (2, 0.75, {"no work": 2.0})
     assert (engines["kv_bytes_per_image"], engines["kv_bytes_per_image_predicted"]) == (950, 1000)
     assert (engines["kv_peak_bytes"], engines["images_in_flight_peak"]) == (1_500_000, 9)
