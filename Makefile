@@ -26,6 +26,8 @@ $(STAMP): pyproject.toml constraints.txt
 	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	@echo "installing into $(VENV) (a few minutes the first time)"
 	@$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	@echo "compiling the engine's loops for this CPU"
+	@$(PY) -c "from model.engine import NativeEngine as E; E('model/checkpoints/default', kv_budget_bytes=10**7).close()"
 	@touch $(STAMP)
 
 demo: $(STAMP)  ## answer the bundled catalog
