@@ -23,6 +23,17 @@ def _mixing_logits(x, fn, eps, logits):
 
 
 @kernel
+def _norm(weight, eps, x):
+    """RMSNorm of one row, in place."""
+    square = ZERO
+    for c in range(x.shape[0]):
+        square += x[c] * x[c]
+    factor = ONE / np.sqrt(square / np.float32(x.shape[0]) + eps)
+    for c in range(x.shape[0]):
+        x[c] *= factor * weight[c]
+
+
+@kernel
 def _sinkhorn(mix, eps, iterations):
     """Softmax over the last axis of mix [S, S], then columns and rows by turns until both sum to 1, in place."""
     streams = mix.shape[0]
@@ -67,12 +78,7 @@ def open_block(streams, fn, base, scale, weight, hc_eps, norm_eps, iterations, r
                 at = (2 + s) * count + k
                 mix[i, s, k] = logits[at] * scale[2] + base[at]
         _sinkhorn(mix[i], hc_eps, iterations)
-        square = ZERO
-        for c in range(width):
-            square += read[i, c] * read[i, c]
-        factor = ONE / np.sqrt(square / np.float32(width) + norm_eps)
-        for c in range(width):
-            read[i, c] *= factor * weight[c]
+        _norm(weight, norm_eps, read[i])
 
 
 @kernel
@@ -103,9 +109,4 @@ def collapse(streams, fn, base, scale, weight, hc_eps, norm_eps, out):
             pre = sigmoid(logits[s] * scale[0] + base[s]) + hc_eps
             for c in range(width):
                 out[i, c] += pre * streams[i, s, c]
-        square = ZERO
-        for c in range(width):
-            square += out[i, c] * out[i, c]
-        factor = ONE / np.sqrt(square / np.float32(width) + norm_eps)
-        for c in range(width):
-            out[i, c] *= factor * weight[c]
+        _norm(weight, norm_eps, out[i])
