@@ -106,7 +106,7 @@ def test_packed_and_dense_agree_over_images_forks_and_runs_of_any_length(
     assert torch.allclose(dense, packed, atol=1e-3, rtol=1e-3), float((dense - packed).abs().max())
 
 
-def test_runs_of_any_length_give_the_logits_of_one_uncached_pass(pair: Pair) -> None:
+def test_runs_of_any_length_and_a_fork_give_the_logits_of_one_uncached_pass(pair: Pair) -> None:
     model, (ids, picture) = pair.model, picture_of(pair.model, 320, 200, 1)
     whole = ids + text(70, 1)
     with torch.inference_mode():
@@ -117,8 +117,10 @@ def test_runs_of_any_length_give_the_logits_of_one_uncached_pass(pair: Pair) -> 
         )
         wanted = model.head(hidden)[0, len(ids) :]
     for runner, cache in zip(pair.runners, pair.caches, strict=True):
-        (sequence,) = cache.reserve(cache.layout.footprint(len(ids), [70]))
-        runner.run([Feed(sequence, ids, Picture(picture.geometry, picture.patches))])
+        origin, sequence = cache.reserve(cache.layout.footprint(len(ids), [70, 70]))
+        runner.run([Feed(origin, ids, Picture(picture.geometry, picture.patches))])
+        cache.fork([(origin, sequence)])
+        cache.release(origin)
         at = 0
         for length in (1, 2, 3, 17, 1, 30, 1, 15):
             logits = runner.run([Feed(sequence, whole[len(ids) + at : len(ids) + at + length])])
