@@ -175,13 +175,13 @@ class Cache:
     def gather(self, sequences: Sequence[CachedSequence]) -> list[LayerState]:
         """Dense states of B running sequences, for one pass over more of their tokens."""
         slots, lengths = self._places(sequences)
-        pages = self.page_table(sequences, max(s.length for s in sequences))
+        pages = self.page_table(sequences, [s.length for s in sequences])
         return [layer.gather(slots, lengths, pages) for layer in self.layers]
 
     def append(self, sequences: Sequence[CachedSequence], state: list[LayerState], tokens: int) -> None:
         """Take over what a pass added to gathered states; each sequence is `tokens` longer after it."""
         slots, lengths = self._places(sequences)
-        pages = self.page_table(sequences, max(s.length for s in sequences) + tokens)
+        pages = self.page_table(sequences, [s.length + tokens for s in sequences])
         for layer, layer_state in zip(self.layers, state, strict=True):
             layer.append(slots, lengths, pages, layer_state, tokens)
         for sequence in sequences:
@@ -203,9 +203,12 @@ class Cache:
         for source, target in pairs:
             target.length = source.length
 
-    def page_table(self, sequences: Sequence[CachedSequence], tokens: int) -> Tensor:
-        """The pages [B, pages] of the first `tokens` tokens; short rows go on with page 0, never read for them."""
-        most = -(-tokens // self.layout.page_tokens)
+    def page_table(self, sequences: Sequence[CachedSequence], lengths: Sequence[int]) -> Tensor:
+        """The pages [B, pages] of each one's first tokens; short rows go on with page 0, never read for them."""
+        for sequence, length in zip(sequences, lengths, strict=True):
+            room = len(sequence.pages) * self.layout.page_tokens
+            assert length <= room, f"a sequence of {length} tokens reserved {room}"
+        most = -(-max(lengths) // self.layout.page_tokens)
         flat = [page for s in sequences for page in (*s.pages[:most], *[0] * (most - len(s.pages)))]
         # By way of numpy, which reads a long list several times faster.
         return torch.from_numpy(np.array(flat, np.int64).reshape(len(sequences), most)).to(self.device)

@@ -168,7 +168,7 @@ class NativeEngine:
                     break
             spent = time.perf_counter() - started
             self._stats.busy_s += spent
-            self._stats.budget_full_s += spent if self.scheduler.waiting else 0.0
+            self._stats.budget_full_s += spent if self.scheduler.full else 0.0
         self._fail_everything(EngineDead(f"the engine stopped: {self._death or 'closed'}"))
         self.runner.close()
 

@@ -7,8 +7,8 @@
 
 Two guards make "well formed" hold for all token sequences, not only likely ones. Budget: a token is allowed only if
 what it leaves open (tags, list, </think>) can still be closed within the remaining tokens. Spelling: text that would
-spell a tag letter by letter is stopped at its last token. Masks are shared rows
-of one table; a step costs a few dictionary look-ups.
+spell a tag letter by letter is stopped at its last token. Masks are shared rows of one
+table; a step costs a few dictionary look-ups.
 """
 
 from __future__ import annotations

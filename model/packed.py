@@ -29,7 +29,7 @@ SHARE_TOKENS = 512  # more at a time leave the core's cache and gain nothing
 
 
 class PackedRunner:
-    """See the module. ValueError never: what it can't run, `runner_of` gives to the dense runner."""
+    """See the module. `runner_of` gives it only what it can run: fp32 on a CPU, experts that are not packed."""
 
     def __init__(self, model: VisionLanguageModel, cache: Cache, threads: int) -> None:
         self.model, self.cache, self.config = model, cache, model.config
@@ -106,7 +106,7 @@ class PackedRunner:
             angles = torch.from_numpy(positions)[:, None].float() * frequencies
             turns[compressed] = angles.cos().numpy(), angles.sin().numpy()
         wanted = offsets[1:][[feed.wanted for feed in feeds]] - 1
-        table = self.cache.page_table(sequences, int((starts + lengths).max())).numpy()
+        table = self.cache.page_table(sequences, (starts + lengths).tolist()).numpy()
         slots = np.array([sequence.slot for sequence in sequences])
         return Pass(
             ids, positions, sequence_of, offsets, starts, slots, table, first, last, every_row, wanted, turns

@@ -78,6 +78,7 @@ class Scheduler:
         self.waiting: deque[Job] = deque()
         self.admitted: dict[int, Job] = {}
         self.running: list[Running] = []
+        self.full = False  # whether somebody did not fit when the last ones were admitted
 
     def admit(self, prompt_tokens: int) -> list[Job]:
         """Take jobs whose footprints fit, until those taken have `prompt_tokens` of image prompts."""
@@ -99,6 +100,7 @@ class Scheduler:
             if any(other.overtaken >= OVERTAKEN_AT_MOST for other in passed):
                 break
         self.waiting.extendleft(reversed(passed))
+        self.full = bool(passed)
         return admitted
 
     def retire(self, question: Running) -> None:

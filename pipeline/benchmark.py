@@ -133,7 +133,7 @@ def table(record: Mapping[str, Any]) -> str:
     batches = {side: f"batch {r[f'{side}_best_batch_sequences']}" for side in ("decode", "transformers")}
     notes = {
         "job": f"job / engine {r['job_to_engine_ratio']:.2f}; {r['job_images']} images;"
-        f" busy {r['job_engine_busy_share']:.1%} of the time that it had work",
+        f" its engine busy {r['job_engine_busy_share']:.1%}",
         "job_with_startup": "from nothing: Ray and the checkpoint brought up first",
         "engine": f"engine / reference {r['engine_to_reference_ratio']:.2f};"
         f" {r['engine_sequences_per_step']:.0f} questions a step",

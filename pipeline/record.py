@@ -159,7 +159,6 @@ def _engine_totals(engines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "count": len(engines),
         "requests": requests,
         "steps": total("steps"),
-        "busy_seconds": round(total("busy_s"), 3),
         "busy_share": round(total("busy_s") / seconds, 4) if seconds else 0.0,
         "budget_full_seconds": round(total("budget_full_s"), 3),
         "sequences_per_step": round(total("sequence_steps") / total("steps"), 2) if total("steps") else 0.0,

@@ -79,15 +79,9 @@ def job_speed(requests: Sequence[Request], checkpoint: str, kv_budget_mb: int, t
         "job_with_startup_answers_per_second": median(answers / seconds for seconds, _ in timed),
         "job_with_startup_seconds": median(seconds for seconds, _ in timed),
         "job_images": len(requests),
-        "job_engine_busy_share": median(_busy_while_work_waited(record["engines"]) for _, record in timed),
+        "job_engine_busy_share": median(record["engines"]["busy_share"] for _, record in timed),
         "job_process_peak_bytes": max(record["engines"]["process_peak_bytes"] for _, record in timed),
     }
-
-
-def _busy_while_work_waited(engines: dict[str, Any]) -> float:
-    """The share of the engine's time in which it computed, of that in which it had or could have had work."""
-    waiting = engines["idle_seconds"].get("waiting for images", 0.0)
-    return engines["busy_seconds"] / (engines["busy_seconds"] + waiting)
 
 
 def write_catalog(requests: Sequence[Request], path: Path) -> None:

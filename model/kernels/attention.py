@@ -26,8 +26,9 @@ def reach(ids, positions, vocab_size, window, farthest, first, last):
             i += 1
             continue
         end = i
-        while ids[end] != vocab_size + _END:
+        while end < tokens - 1 and ids[end] != vocab_size + _END:
             end += 1
+        assert ids[end] == vocab_size + _END, "an image span was cut: its END is missing from these tokens"
         for j in range(i, end + 1):
             back = positions[j] - min(j - i, farthest - 1)
             first[j] = min(max(positions[j] - window + 1, 0), back)

@@ -62,23 +62,31 @@ def _sinkhorn(mix, eps, iterations):
 
 
 @kernel
+def _read(streams, logits, base, scale, weight, hc_eps, norm_eps, out):
+    """The weighed sum of one token's streams [S, H], normed: out [H]."""
+    out[:] = ZERO
+    for s in range(streams.shape[0]):
+        share = sigmoid(logits[s] * scale + base[s]) + hc_eps
+        stream = streams[s]
+        for c in range(out.shape[0]):
+            out[c] += share * stream[c]
+    _norm(weight, norm_eps, out)
+
+
+@kernel
 def open_block(streams, fn, base, scale, weight, hc_eps, norm_eps, iterations, read, post, mix):
     """From streams [N, S, H]: the normed read [N, H], post [N, S] and mix [N, S, S] of one block."""
-    count, width = streams.shape[1], streams.shape[2]
+    count = streams.shape[1]
     logits = np.empty(fn.shape[0], np.float32)
     for i in range(streams.shape[0]):
         _mixing_logits(streams[i].ravel(), fn, norm_eps, logits)
-        read[i] = ZERO
+        _read(streams[i], logits, base, scale[0], weight, hc_eps, norm_eps, read[i])
         for s in range(count):
-            pre = sigmoid(logits[s] * scale[0] + base[s]) + hc_eps
             post[i, s] = _TWO * sigmoid(logits[count + s] * scale[1] + base[count + s])
-            for c in range(width):
-                read[i, c] += pre * streams[i, s, c]
             for k in range(count):
                 at = (2 + s) * count + k
                 mix[i, s, k] = logits[at] * scale[2] + base[at]
         _sinkhorn(mix[i], hc_eps, iterations)
-        _norm(weight, norm_eps, read[i])
 
 
 @kernel
@@ -100,13 +108,7 @@ def close_block(streams, out, post, mix):
 @kernel
 def collapse(streams, fn, base, scale, weight, hc_eps, norm_eps, out):
     """The streams [R, S, H] as one, normed: out [R, H]."""
-    count, width = streams.shape[1], streams.shape[2]
     logits = np.empty(fn.shape[0], np.float32)
     for i in range(streams.shape[0]):
         _mixing_logits(streams[i].ravel(), fn, norm_eps, logits)
-        out[i] = ZERO
-        for s in range(count):
-            pre = sigmoid(logits[s] * scale[0] + base[s]) + hc_eps
-            for c in range(width):
-                out[i, c] += pre * streams[i, s, c]
-        _norm(weight, norm_eps, out[i])
+        _read(streams[i], logits, base, scale[0], weight, hc_eps, norm_eps, out[i])

@@ -143,3 +143,13 @@ def test_the_work_is_shared_evenly_and_nothing_twice() -> None:
 def test_what_numba_can_not_run_goes_to_the_dense_runner() -> None:
     cache = Cache(TINY, BUDGET, torch.bfloat16, CPU, 100)
     assert isinstance(runner_of(tiny_model(TINY).bfloat16(), cache, 1), DenseRunner)
+
+
+def test_a_cut_span_and_a_sequence_without_room_are_refused_by_both(pair: Pair) -> None:
+    ids, picture = picture_of(pair.model, 168, 168, 1)
+    for runner, cache in zip(pair.runners, pair.caches, strict=True):
+        for feed, words in ((ids[:-1], "span was cut"), (ids + text(90, 1), "reserved")):
+            (sequence,) = cache.reserve(cache.layout.footprint(len(ids), [1]))
+            with pytest.raises(AssertionError, match=words):
+                runner.run([Feed(sequence, feed, Picture(picture.geometry, picture.patches))])
+            cache.release(sequence)
