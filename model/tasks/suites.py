@@ -1,0 +1,14 @@
+"""The suites by name: what the benchmark runs and training draws from."""
+
+from __future__ import annotations
+
+from model.tasks.suite import Suite
+
+SUITES: dict[str, Suite] = {}
+
+
+def suite_of(name: str) -> Suite:
+    """The suite of this name. ValueError when there is none."""
+    if name not in SUITES:
+        raise ValueError(f"there is no suite {name!r}; choose from {', '.join(SUITES)}")
+    return SUITES[name]
