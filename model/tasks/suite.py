@@ -1,4 +1,4 @@
-"""What all suites share: a case, drawn from (suite, level, split, seed); a verdict on a response; the split's generator.
+"""What all suites share: a case drawn from (suite, level, split, seed), a verdict on a response, the generators.
 
 A suite is a module with one `Suite` at its end. Its cases carry the truth as plain JSON values, so that a case can be
 written to a file and judged elsewhere; no judge looks at pixels. Text and numbers follow `model.primitives`: integers
