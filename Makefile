@@ -44,7 +44,7 @@ test-all: lint  ## everything, with real clusters
 	@$(PY) -m pytest -m "slow or not slow"
 
 bench: $(STAMP)  ## speed of the job, the engine and its peers; one JSON line last
-	@$(PY) jobs/benchmark.py
+	@$(PY) jobs/speed.py
 
 train: $(STAMP)  ## train the default checkpoint from scratch (needs hours on a CPU)
 	@$(PY) jobs/train.py

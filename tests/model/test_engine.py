@@ -20,7 +20,7 @@ from model.packed import PackedRunner
 from model.pointing import PrimitivesMode
 from model.reference import generate
 from model.sampling import Sampling
-from pipeline.benchmark import draw_requests
+from pipeline.speed_command import draw_requests
 from pipeline.settings import BUNDLED_MODEL as DEFAULT
 
 SIZES = ((168, 168), (320, 240), (100, 300), (64, 64), (640, 200))

@@ -180,9 +180,9 @@ def _kv_lines(record: Mapping[str, Any]) -> list[str]:
 
 
 def main(argv: Sequence[str]) -> int:
-    """The command `benchmark.py`; returns its exit status."""
+    """The command `speed.py`; returns its exit status."""
     parser = argparse.ArgumentParser(
-        prog="benchmark.py", description="Measure the job, the engine and their peers.", allow_abbrev=False
+        prog="speed.py", description="Measure the job, the engine and their peers.", allow_abbrev=False
     )
     parser.add_argument("--model", default=str(BUNDLED_MODEL), help="checkpoint folder [model/checkpoints/default]")
     for flag, default, text in (

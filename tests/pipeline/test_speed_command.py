@@ -1,4 +1,4 @@
-"""The benchmark from end to end, on a tiny checkpoint with tiny numbers."""
+"""The speed command from end to end, on a tiny checkpoint with tiny numbers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from pipeline import speed
-from pipeline.benchmark import SIZES, Options, benchmark, draw_requests, main
+from pipeline.speed_command import SIZES, Options, benchmark, draw_requests, main
 from tests.tiny import TINY
 
 KV_BUDGET_MB = 1

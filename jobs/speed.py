@@ -7,11 +7,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pipeline.benchmark import main
+from pipeline.speed_command import main
 
 if __name__ == "__main__":
     try:
         sys.exit(main(sys.argv[1:]))
     except ValueError as error:
-        print(f"benchmark.py: {error}", file=sys.stderr)
+        print(f"speed.py: {error}", file=sys.stderr)
         sys.exit(2)
