@@ -12,13 +12,17 @@ from typing import TYPE_CHECKING, Any
 from model import image as model_image
 from model import primitives
 from model.config import Config
+from model.prompt import END_THINK, THINK
+from model.tasks.general import number_in
+from model.tasks.suite import to_frame
 
 from .rows import ANSWERS, questions_of
 
 if TYPE_CHECKING:
     from model.engine import Completion
 
-_NUMBER = re.compile(r"[+-]?(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?:\.[0-9]+)?")
+# One entry of a coordinate list as the grammar writes it: two or four numbers 0..999.
+_ENTRY = re.compile(r"(?<=\[)[0-9]{1,3}(?:,[0-9]{1,3}){1,3}(?=\])")
 
 
 @dataclass(frozen=True)
@@ -41,8 +45,9 @@ def answer_row(
     return _row(author, image, index, now) | {
         "status": "ok",
         "answer": plain,
+        "answer_markup": answer,
         "answer_number": number_in(plain),
-        "reasoning": reasoning,
+        "reasoning": reasoning if END_THINK in completion.text else None,
         "primitives": [_primitive(found, size, author.config) for found in primitives.parse(completion.text)],
         "finish_reason": completion.finish_reason,
         "confidence": completion.confidence,
@@ -57,10 +62,32 @@ def error_row(
     return _row(author, image, index, now) | {"status": "error", "error": dict(error)}
 
 
-def number_in(answer: str) -> float | None:
-    """The number that an answer is, if it is nothing else: "3", "3.", "1,200"; None for "three" and "3 cats"."""
-    text = answer.strip().removesuffix(".")
-    return float(text.replace(",", "")) if _NUMBER.fullmatch(text) else None
+def response_of(row: Mapping[str, Any]) -> str:
+    """The response that an answered row was made of, letter for letter but for one `<think>` that opened it.
+
+    So whatever was malformed still is: a `<think>` that was doubled comes back doubled.
+    """
+    reasoning, answer = row["reasoning"], row["answer_markup"]
+    if reasoning is None:
+        return answer
+    return f"{THINK if reasoning.startswith(THINK) else ''}{reasoning}{END_THINK}{answer}"
+
+
+def in_image_frame(response: str, size: tuple[int, int], config: Config) -> str:
+    """A response whose numbers are those of the model's frame, with numbers of the image's: what a suite's judge reads.
+
+    Entries that are no point and no box stay as they are: what is malformed doesn't become well formed.
+    """
+    if config.primitive_frame == "image":
+        return response
+
+    def moved(entry: re.Match[str]) -> str:
+        frame = tuple(int(number) for number in entry[0].split(","))
+        plain = ",".join(map(str, frame)) == entry[0]
+        ordered = len(frame) == 2 or (len(frame) == 4 and frame[0] <= frame[2] and frame[1] <= frame[3])
+        return ",".join(map(str, to_frame(_pixels(frame, size, config), size))) if plain and ordered else entry[0]
+
+    return _ENTRY.sub(moved, response)
 
 
 def prompt_sha256(question: str) -> str:

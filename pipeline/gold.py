@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from model.tasks.general import same
 from model.tasks.matching import Box, mean_iou
-
-from .answers import number_in
 
 
 class Score(NamedTuple):
@@ -23,7 +22,7 @@ def score(row: Mapping[str, Any], gold_answer: str | None, gold_boxes: Sequence[
     The boxes that count are those of the answer, or, when it has none, those of the reasoning. Gold boxes that are not
     four numbers each are not scored.
     """
-    exact = None if gold_answer is None else _same(row["answer"], gold_answer)
+    exact = None if gold_answer is None else same(row["answer"], gold_answer)
     iou = None
     if gold_boxes is not None and all(len(box) == 4 for box in gold_boxes):
         iou = mean_iou(boxes_of(row), [(box[0], box[1], box[2], box[3]) for box in gold_boxes])
@@ -35,17 +34,3 @@ def boxes_of(row: Mapping[str, Any]) -> list[Box]:
     boxes = [found for found in row["primitives"] or () if found["kind"] == "box" and found["valid"]]
     part = "answer" if any(box["part"] == "answer" for box in boxes) else "reasoning"
     return [(box["x1"], box["y1"], box["x2"], box["y2"]) for box in boxes if box["part"] == part]
-
-
-def _same(answer: str | None, gold: str) -> bool:
-    """Equal as numbers, or as words whatever their case, outer spaces and closing full stop."""
-    if answer is None:
-        return False
-    number = number_in(answer)
-    if number is not None and number == number_in(gold):
-        return True
-    return _plain(answer) == _plain(gold)
-
-
-def _plain(text: str) -> str:
-    return " ".join(text.split()).removesuffix(".").casefold()

@@ -83,8 +83,9 @@ ANSWERS = pa.schema(
         ("status", pa.string()),
         ("error", ERROR),
         ("answer", pa.string()),
+        ("answer_markup", pa.string()),  # what follows the reasoning, tags kept
         ("answer_number", pa.float64()),
-        ("reasoning", pa.string()),
+        ("reasoning", pa.string()),  # tags kept; null when the response never ended its thinking: all is answer
         ("primitives", pa.list_(pa.field("element", PRIMITIVE))),
         ("finish_reason", pa.string()),
         ("confidence", pa.float32()),

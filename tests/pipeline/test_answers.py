@@ -15,10 +15,13 @@ from hypothesis import strategies as st
 from model import image as model_image
 from model.config import Config
 from model.engine import Completion, Usage
-from model.primitives import format_boxes, format_points
-from pipeline.answers import Author, answer_row, error_row, number_in
+from model.primitives import format_boxes, format_points, parse, well_formed
+from model.prompt import END_THINK, THINK
+from model.tasks.suite import to_pixels
+from pipeline.answers import Author, answer_row, error_row, in_image_frame, response_of
 from pipeline.decoding import check, decode
 from pipeline.rows import ANSWERS
+from tests.model.test_primitives import FRAGMENTS, boxes, points
 from tests.pipeline.pictures import encoded, found_box, picture, turned
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=UTC)
@@ -75,15 +78,6 @@ def test_a_wrong_box_is_kept_and_marked() -> None:
     assert (box["valid"], box["frame"], box["y2"]) == (False, [900, 1, 100, 5000], 100)
 
 
-@pytest.mark.parametrize(
-    ("answer", "number"),
-    [("3", 3), (" 3. ", 3), ("-2.5", -2.5), ("1,200", 1200), ("1,20", None), ("three", None),
-     ("3 cats", None), ("", None), ("nan", None)],
-)  # fmt: skip
-def test_an_answer_is_a_number_when_it_is_nothing_else(answer: str, number: float | None) -> None:
-    assert number_in(answer) == number
-
-
 sizes = st.tuples(st.integers(40, 900), st.integers(40, 900))
 shares = st.tuples(*[st.floats(0.02, 0.98)] * 4)
 
@@ -127,3 +121,48 @@ def test_extreme_shapes_map_into_the_picture(size: tuple[int, int]) -> None:
         row = answer_row(author, image_row(header.width, header.height), 0, completion(text), NOW)
         (found,) = row["primitives"]
         assert [found[name] for name in ("x1", "y1", "x2", "y2")] == pytest.approx([0, 0, *size])
+
+
+# ---- the response that a row was made of
+
+pieces = st.one_of(
+    st.sampled_from(FRAGMENTS),
+    st.text(st.characters(exclude_categories=("Cs",)), max_size=3),
+    st.builds(format_boxes, st.none() | st.just("red mug"), boxes),
+    st.builds(format_points, points),
+)
+responses = st.lists(pieces, max_size=16).map("".join)
+
+
+def test_an_answer_is_kept_with_its_tags_and_so_is_whether_thinking_ended() -> None:
+    ended, open_ = (typed(answer_row(AUTHOR, image_row(9, 9), 0, completion(text), NOW)) for text in ("</think>2", "2"))
+    assert (ended["answer"], ended["answer_markup"], ended["reasoning"]) == ("2", "2", "")
+    assert (open_["answer"], open_["answer_markup"], open_["reasoning"]) == ("2", "2", None)
+    assert (response_of(ended), response_of(open_)) == ("</think>2", "2")
+
+
+@settings(deadline=None, max_examples=300)
+@given(text=responses)
+def test_a_response_comes_back_from_its_row_but_for_the_think_that_opens_it(text: str) -> None:
+    """Malformed responses as well as good ones: nothing is mended on the way."""
+    back = response_of(typed(answer_row(AUTHOR, image_row(64, 48), 0, completion(text), NOW)))
+    assert back in (text, text.removeprefix(THINK))
+    assert well_formed(back) == well_formed(text) and (END_THINK in back) == (END_THINK in text)
+    assert parse(back) == parse(text)
+
+
+@settings(deadline=None, max_examples=100)
+@given(text=responses, size=st.tuples(st.integers(30, 400), st.integers(30, 400)))
+def test_numbers_of_the_canvas_become_the_images_and_nothing_is_mended(
+    text: str, size: tuple[int, int]
+) -> None:
+    config = replace(CONFIG, primitive_frame="canvas")
+    moved = in_image_frame(text, size, config)
+    assert well_formed(moved) == well_formed(text)
+    assert in_image_frame(text, size, CONFIG) == text
+    if not well_formed(text):
+        return
+    row = typed(answer_row(replace(AUTHOR, config=config), image_row(*size), 0, completion(text), NOW))
+    for found, pixels in zip(parse(moved), row["primitives"], strict=True):
+        due = [pixels[name] for name in ("x1", "y1", "x2", "y2") if pixels[name] is not None]
+        assert to_pixels(found.frame, size) == pytest.approx(due, abs=max(size) / 999)
