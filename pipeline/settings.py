@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args, get_origin
 
 import yaml
 from pydantic import Field, ValidationError, field_validator
@@ -30,10 +30,44 @@ BUNDLED_MODEL = PROJECT / "model" / "checkpoints" / "default"
 ENV_PREFIX = "DEIXIS_"
 
 
-class Settings(BaseSettings):
-    """Everything a run can be told. `Settings.load(argv)` reads all sources; the constructor takes values only."""
+class Sources(BaseSettings):
+    """Settings of a command. `load(argv)` reads all their sources; the constructor takes values only."""
 
     model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, extra="forbid", frozen=True)
+
+    about: ClassVar[str]  # what `--help` says of the command
+    prog: ClassVar[str]
+
+    @classmethod
+    def settings_customise_sources(
+        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, *_: Any, **__: Any
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (init_settings,)  # `load` reads the others, in an order that can be seen
+
+    @classmethod
+    def load(cls, argv: Sequence[str]) -> Self:
+        """The settings of a command line, its YAML file and the environment.
+
+        ValueError names an unknown or unfit setting and where it came from; unknown flags end as argparse ends them.
+        """
+        flags = vars(_parser(cls).parse_args(argv))
+        config = flags.pop("config", None)
+        for key in os.environ:
+            if key.startswith(ENV_PREFIX) and key.removeprefix(ENV_PREFIX).lower() not in cls.model_fields:
+                raise ValueError(f"unknown setting {key} in the environment; {_known(cls)}")
+        return cls.of({**_from_yaml(cls, config), **EnvSettingsSource(cls)(), **flags})
+
+    @classmethod
+    def of(cls, values: dict[str, Any]) -> Self:
+        """The settings with these values; ValueError names what is unknown or unfit."""
+        try:
+            return cls(**values)
+        except ValidationError as error:
+            raise ValueError("; ".join(_explained(detail) for detail in error.errors())) from None
+
+
+class CatalogSettings(Sources):
+    """What is asked of which images, and where the answers go."""
 
     catalog: str = Field(
         default=str(BUNDLED_CATALOG),
@@ -66,6 +100,25 @@ class Settings(BaseSettings):
         default=100_000_000, ge=1, description="an image of more pixels than this is an error row"
     )
 
+    @field_validator("question", mode="before")
+    @classmethod
+    def _questions_from_text(cls, value: Any) -> Any:
+        """One question per line, or a JSON list: how the environment writes a list."""
+        if not isinstance(value, str):
+            return value
+        return json.loads(value) if value.lstrip().startswith("[") else value.splitlines()
+
+    @field_validator("question")
+    @classmethod
+    def _questions_have_words(cls, value: list[str]) -> list[str]:
+        if any(not question.strip() for question in value):
+            raise ValueError("a question is blank: leave it out, or write it")
+        return value
+
+
+class EngineSettings(Sources):
+    """The model, how it answers, and how many of it run where."""
+
     model: str = Field(default=str(BUNDLED_MODEL), description="checkpoint folder")
     device: Literal["auto", "cpu", "cuda"] = Field(
         default="auto", description="what the model runs on; auto: a GPU if any"
@@ -94,47 +147,12 @@ class Settings(BaseSettings):
         description="Ray cluster to join, as in ray.init [RAY_ADDRESS, else a private one on this machine]",
     )
 
-    @field_validator("question", mode="before")
-    @classmethod
-    def _questions_from_text(cls, value: Any) -> Any:
-        """One question per line, or a JSON list: how the environment writes a list."""
-        if not isinstance(value, str):
-            return value
-        return json.loads(value) if value.lstrip().startswith("[") else value.splitlines()
 
-    @field_validator("question")
-    @classmethod
-    def _questions_have_words(cls, value: list[str]) -> list[str]:
-        if any(not question.strip() for question in value):
-            raise ValueError("a question is blank: leave it out, or write it")
-        return value
+class Settings(EngineSettings, CatalogSettings):
+    """Everything a run can be told."""
 
-    @classmethod
-    def settings_customise_sources(
-        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, *_: Any, **__: Any
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return (init_settings,)  # `load` reads the others, in an order that can be seen
-
-    @classmethod
-    def load(cls, argv: Sequence[str], prog: str = "catalog_qa.py") -> Settings:
-        """The settings of a command line, its YAML file and the environment.
-
-        ValueError names an unknown or unfit setting and where it came from; unknown flags end as argparse ends them.
-        """
-        flags = vars(_parser(cls, prog).parse_args(argv))
-        config = flags.pop("config", None)
-        for key in os.environ:
-            if key.startswith(ENV_PREFIX) and key.removeprefix(ENV_PREFIX).lower() not in cls.model_fields:
-                raise ValueError(f"unknown setting {key} in the environment; {_known(cls)}")
-        return cls.of({**_from_yaml(cls, config), **EnvSettingsSource(cls)(), **flags})
-
-    @classmethod
-    def of(cls, values: dict[str, Any]) -> Settings:
-        """The settings with these values; ValueError names what is unknown or unfit."""
-        try:
-            return cls(**values)
-        except ValidationError as error:
-            raise ValueError("; ".join(_explained(detail) for detail in error.errors())) from None
+    about = "Ask questions of every image in a catalog; write answers that point."
+    prog = "catalog_qa.py"
 
 
 def require_checkpoint(folder: str) -> None:
@@ -147,11 +165,11 @@ def require_checkpoint(folder: str) -> None:
         raise ValueError(f"{folder} is not a checkpoint: it lacks {', '.join(lacking)} (--model names another folder)")
 
 
-def _known(cls: type[Settings]) -> str:
+def _known(cls: type[Sources]) -> str:
     return f"the settings are: {', '.join(cls.model_fields)}"
 
 
-def _from_yaml(cls: type[Settings], path: str | None) -> dict[str, Any]:
+def _from_yaml(cls: type[Sources], path: str | None) -> dict[str, Any]:
     if path is None:
         return {}
     try:
@@ -177,11 +195,11 @@ def _explained(detail: Any) -> str:
     return f"{name}: {detail['msg'].removeprefix('Value error, ')}, got {detail['input']!r}"
 
 
-def _parser(cls: type[Settings], prog: str) -> argparse.ArgumentParser:
+def _parser(cls: type[Sources]) -> argparse.ArgumentParser:
     """One flag for each field, with its description, so that no list of flags is kept by hand."""
     parser = argparse.ArgumentParser(
-        prog=prog,
-        description="Ask questions of every image in a catalog; write answers that point.",
+        prog=cls.prog,
+        description=cls.about,
         epilog=f"Each setting may also stand in a YAML file (--config) or in the environment ({ENV_PREFIX}LIMIT=5).",
         allow_abbrev=False,
         argument_default=argparse.SUPPRESS,
