@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self, get_args, get_origin
 
 import yaml
 from pydantic import Field, ValidationError, field_validator
@@ -28,6 +28,12 @@ PROJECT = Path(__file__).resolve().parents[1]
 BUNDLED_CATALOG = PROJECT / "catalogs" / "demo.parquet"
 BUNDLED_MODEL = PROJECT / "model" / "checkpoints" / "default"
 ENV_PREFIX = "DEIXIS_"
+
+
+class Flag(NamedTuple):
+    """In a field's annotation: the name of its flag, where the field's own would not do."""
+
+    name: str
 
 
 class Sources(BaseSettings):
@@ -206,7 +212,8 @@ def _parser(cls: type[Sources]) -> argparse.ArgumentParser:
     )
     parser.add_argument("--config", metavar="FILE.yaml", help="read settings from this file")
     for name, field in cls.model_fields.items():
-        flag, text = "--" + name.replace("_", "-"), (field.description or "").replace("%", "%%")
+        called = next((mark.name for mark in field.metadata if isinstance(mark, Flag)), name.replace("_", "-"))
+        flag, text = f"--{called}", (field.description or "").replace("%", "%%")
         if field.annotation is bool:
             parser.add_argument(flag, dest=name, action=argparse.BooleanOptionalAction, help=text)
         elif get_origin(field.annotation) is list:

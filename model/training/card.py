@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 OPENING, CLOSING = "<!-- figures -->", "<!-- end of figures -->"
-_NEW_CARD = f"# A checkpoint\n\n{OPENING}\n{CLOSING}\n"
+NEW_CARD = f"# A checkpoint\n\n{OPENING}\n{CLOSING}\n"
 
 # What a card says of a checkpoint: the figure's name, what it is called, and the floor and the goal of the default one.
 _ROWS = (
@@ -36,14 +36,19 @@ def write_figures(card: Path, figures: Mapping[str, Mapping[str, float]], comman
 
     ValueError when the card has no marks, or more than one pair.
     """
-    text = card.read_text(encoding="utf-8") if card.is_file() else _NEW_CARD
-    if text.count(OPENING) != 1 or text.count(CLOSING) != 1 or text.index(OPENING) > text.index(CLOSING):
-        raise ValueError(f"{card} must have one {OPENING} and, after it, one {CLOSING}: the figures go between them")
-    before, rest = text.split(OPENING)
-    _, after = rest.split(CLOSING)
+    text = card.read_text(encoding="utf-8") if card.is_file() else NEW_CARD
     questions = round(figures["seeing"]["questions"])
-    block = f"\n{figures_table(figures)}\n\nOver {questions:,} questions, by\n\n    {command}\n"
-    card.write_text(f"{before}{OPENING}\n{block}\n{CLOSING}{after}", encoding="utf-8")
+    block = f"{figures_table(figures)}\n\nOver {questions:,} questions, by\n\n    {command}"
+    card.write_text(replace_between(text, OPENING, CLOSING, block, str(card)), encoding="utf-8")
+
+
+def replace_between(text: str, opening: str, closing: str, block: str, name: str) -> str:
+    """The text with the block in place of what stood between the marks. ValueError without one pair of them."""
+    if text.count(opening) != 1 or text.count(closing) != 1 or text.index(opening) > text.index(closing):
+        raise ValueError(f"{name} must have one {opening} and, after it, one {closing}: the figures go between them")
+    before, rest = text.split(opening)
+    _, after = rest.split(closing)
+    return f"{before}{opening}\n\n{block}\n\n{closing}{after}"
 
 
 def _shown(name: str, value: float | None) -> str:
