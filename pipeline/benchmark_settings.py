@@ -7,14 +7,11 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator
 from pydantic_settings import NoDecode
 
-from .settings import EngineSettings, Flag, Settings
+from .settings import EngineSettings, Flag, Settings, Sources
 
 
-class BenchmarkSettings(EngineSettings):
-    """Which cases, answered by what, and where the figures go."""
-
-    about = "Score a checkpoint on the task suites, or on your own cases, with exact verifiers."
-    prog = "benchmark.py"
+class CaseSettings(Sources):
+    """Which cases are asked, and where the figures go."""
 
     suite: Annotated[list[str], NoDecode] = Field(
         default=[], description="a suite, or easy-vqa; may be repeated [every suite but easy-vqa]"
@@ -51,6 +48,13 @@ class BenchmarkSettings(EngineSettings):
     def _names_from_text(cls, value: Any) -> Any:
         """Names parted by commas: how the environment writes a list."""
         return [name.strip() for name in value.split(",")] if isinstance(value, str) else value
+
+
+class BenchmarkSettings(EngineSettings, CaseSettings):
+    """Everything a benchmark can be told."""
+
+    about = "Score a checkpoint on the task suites, or on your own cases, with exact verifiers."
+    prog = "benchmark.py"
 
     def of_run(self, catalog: str, output: str) -> Settings:
         """The settings of the run over a catalog that holds the cases."""

@@ -125,7 +125,7 @@ def _explained(detail: Any) -> str:
     name = ".".join(str(part) for part in detail["loc"])
     if detail["type"] == "extra_forbidden":
         return f"unknown field {name}; the fields are {', '.join(CaseLine.model_fields)}"
-    if detail["type"] == "missing":
+    if detail["type"] == "missing" and len(detail["loc"]) == 1:
         return f"the field {name} is missing: every case has id, image, question and answer"
     if detail["type"] == "json_invalid":
         return f"not JSON ({detail['ctx']['error']}): a line is one object with all of a case"

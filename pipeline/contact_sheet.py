@@ -109,14 +109,15 @@ def _rows(response: str, size: tuple[int, int]) -> list[dict[str, Any]]:
     rows = []
     for found in parse(response):
         x1, y1, x2, y2 = (*to_pixels(found.frame, size), None, None)[:4]
-        values = {"kind": found.kind, "label": found.label, "valid": found.valid, "group": found.group}
-        rows.append(values | {"x1": x1, "y1": y1, "x2": x2, "y2": y2})
+        row: dict[str, Any] = {"kind": found.kind, "label": found.label, "valid": found.valid}
+        rows.append(row | {"x1": x1, "y1": y1, "x2": x2, "y2": y2})
     return rows
 
 
 def wrapped(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int, lines: int) -> list[str]:
     """The text in at most so many lines of this width in pixels; what does not fit ends in an ellipsis."""
-    done, rest = [], " ".join(text.split())
+    done: list[str] = []
+    rest = " ".join(text.split())
     while rest and len(done) < lines:
         fits = _fitting(rest, font, width, last=len(done) == lines - 1)
         done.append(fits)

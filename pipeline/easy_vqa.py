@@ -46,9 +46,9 @@ def _questions(split: Split) -> _Questions:
         raise ValueError("easy-VQA is not installed: pip install -e '.[dev]', or pip install easy-vqa")
     import easy_vqa
 
-    if split == "train":
-        return _Questions(*easy_vqa.get_train_questions(), easy_vqa.get_train_image_paths())
-    return _Questions(*easy_vqa.get_test_questions(), easy_vqa.get_test_image_paths())
+    texts, answers, images = easy_vqa.get_train_questions() if split == "train" else easy_vqa.get_test_questions()
+    paths = easy_vqa.get_train_image_paths() if split == "train" else easy_vqa.get_test_image_paths()
+    return _Questions(texts, answers, images, paths)
 
 
 def _case(seed: int, level: str, split: Split) -> Case:

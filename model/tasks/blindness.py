@@ -92,7 +92,7 @@ def advantage(cases: Sequence[Case], folds: int = 5) -> Advantage:
         taught = np.flatnonzero(~tried)
         predicted = _predict(features, answers, taught)
         common = _commonest(cases, taught)
-        for i in np.flatnonzero(tried):
+        for i in np.flatnonzero(tried).tolist():
             prior[i] = predicted[i] == answers[i]
             guesser[i] = common.get(cases[i].kind) == answers[i]
     difference = prior - guesser
@@ -107,7 +107,7 @@ def advantage(cases: Sequence[Case], folds: int = 5) -> Advantage:
 
 def _commonest(cases: Sequence[Case], taught: np.ndarray) -> dict[str, str]:
     counted: dict[str, Counter[str]] = {}
-    for i in taught:
+    for i in taught.tolist():
         counted.setdefault(cases[i].kind, Counter())[cases[i].answer] += 1
     return {kind: counter.most_common(1)[0][0] for kind, counter in counted.items()}
 
@@ -141,9 +141,9 @@ def _predict(features: torch.Tensor, answers: Sequence[str], taught: np.ndarray)
         optimiser.zero_grad()
         value = torch.nn.functional.cross_entropy(scores(features[rows]), targets)
         value = value + _SHRINKAGE / 2 * (weights[:-1] ** 2).sum()
-        value.backward()  # type: ignore[no-untyped-call]
+        value.backward()
         return value
 
-    optimiser.step(loss)  # type: ignore[no-untyped-call]
+    optimiser.step(loss)
     with torch.no_grad():
         return [names[number] for number in scores(features).argmax(dim=1).tolist()]
