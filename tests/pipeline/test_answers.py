@@ -127,7 +127,7 @@ def test_extreme_shapes_map_into_the_picture(size: tuple[int, int]) -> None:
 
 pieces = st.one_of(
     st.sampled_from(FRAGMENTS),
-    st.text(st.characters(exclude_categories=("Cs",)), max_size=3),
+    st.text(st.characters(exclude_categories=["Cs"]), max_size=3),
     st.builds(format_boxes, st.none() | st.just("red mug"), boxes),
     st.builds(format_points, points),
 )

@@ -83,8 +83,8 @@ def test_exported_cases_get_the_same_verdicts_as_the_suites_own(done: dict[str, 
 
 
 def test_answers_that_never_come_are_wrong_and_told(done: dict[str, Any], tmp_path: Path) -> None:
-    case = SQUARES.case(0, "few", "test")
-    endless = replace(case, question="Where? " * 5000)  # longer than the model's context
+    case, other = (SQUARES.case(seed, "few", "test") for seed in (0, 1))
+    endless = replace(other, question="Where? " * 5000)  # longer than the model's context
     write_cases(str(tmp_path / "in"), [("short", case), ("endless", endless)])
     record, shown = scored(
         case_dir=str(tmp_path / "in"), model=str(done["model"]), max_output_tokens=8, output=str(tmp_path / "out")

@@ -44,7 +44,7 @@ def test_before_a_run_the_reference_is_drawn_and_after_it_what_was_answered() ->
 
 @settings(deadline=None, max_examples=60)
 @given(
-    text=st.text(st.characters(codec="ascii", exclude_categories=("Cc",)), max_size=200),
+    text=st.text(st.characters(codec="ascii", exclude_categories=["Cc"]), max_size=200),
     width=st.integers(40, 300),
     lines=st.integers(1, 4),
 )

@@ -26,7 +26,12 @@ def asked(count: int) -> list[Asked]:
 
 def row(one: Asked, place: str, text: str | None, tokens: int = 10) -> dict[str, Any]:
     """The answer row of one case in image row `place`; without a text an error."""
-    image = {"image_id": place, "image_uri": None, "image_sha256": "00", "questions": [one.case.question]}
+    image: dict[str, Any] = {
+        "image_id": place,
+        "image_uri": None,
+        "image_sha256": "00",
+        "questions": [one.case.question],
+    }
     image |= {"image_width": one.case.size[0], "image_height": one.case.size[1]}
     if text is None:
         error = {"stage": "generate", "kind": "too_large", "message": "no room", "attempts": 1}
@@ -66,7 +71,7 @@ def test_an_error_and_a_row_that_never_came_are_wrong_and_shown() -> None:
 
 def test_figures_are_means_over_all_cases_and_over_what_was_due() -> None:
     cases = asked(4)
-    texts: list[str | None] = [one.case.response for one in cases[:2]] + ["<｜box｜>[[1,2", None]
+    texts = [*(one.case.response for one in cases[:2]), "<｜box｜>[[1,2", None]
     found = scored(texts)
     held = figures(found)
     assert (held["cases"], held["errors"]) == (5, 2)
