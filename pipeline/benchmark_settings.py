@@ -56,6 +56,10 @@ class BenchmarkSettings(EngineSettings, CaseSettings):
     about = "Score a checkpoint on the task suites, or on your own cases, with exact verifiers."
     prog = "benchmark.py"
 
+    max_output_tokens: int = Field(
+        default=2048, ge=1, description="longest response to one question, in tokens; mazes take the most"
+    )
+
     def of_run(self, catalog: str, output: str) -> Settings:
         """The settings of the run over a catalog that holds the cases."""
         shared = {name: getattr(self, name) for name in EngineSettings.model_fields}

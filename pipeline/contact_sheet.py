@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from PIL import Image, ImageDraw, ImageFont
 
-from model.primitives import parse
+from model.primitives import Primitive, parse
 from model.tasks.suite import Case, final_answer, to_pixels
 
 from .drawing import draw
@@ -20,6 +20,7 @@ _PICTURE = 300  # pixels: the square that a case's image is fitted into
 _MARGIN, _LINE, _LINES = 12, 18, 6
 _CELL = (_PICTURE + 2 * _MARGIN, _PICTURE + _LINES * _LINE + 2 * _MARGIN)
 _INK, _SOFT, _PAPER, _RIGHT, _WRONG = "#1a1a1a", "#6b6b6b", "#ffffff", "#00694a", "#b3261e"
+_THOUGHT, _ANSWER = "#f57c00", "#d6006c"  # of traces
 
 
 class Exhibit(NamedTuple):
@@ -101,17 +102,33 @@ def _fitted(case: Case, response: str) -> Image.Image:
     scale = _PICTURE / max(case.size)
     size = (max(round(case.size[0] * scale), 1), max(round(case.size[1] * scale), 1))
     image = case.image.convert("RGB").resize(size, Image.Resampling.LANCZOS)
-    return draw(image, _rows(response, size))
+    found = [primitive for primitive in parse(response) if primitive.valid]
+    _trace(image, [primitive for primitive in found if primitive.kind == "point"])
+    return draw(image, [_row(primitive, size) for primitive in found if primitive.kind == "box"])
 
 
-def _rows(response: str, size: tuple[int, int]) -> list[dict[str, Any]]:
-    """The primitives of a response as rows of the answers table have them, in pixels of this size."""
-    rows = []
-    for found in parse(response):
-        x1, y1, x2, y2 = (*to_pixels(found.frame, size), None, None)[:4]
-        row: dict[str, Any] = {"kind": found.kind, "label": found.label, "valid": found.valid}
-        rows.append(row | {"x1": x1, "y1": y1, "x2": x2, "y2": y2})
-    return rows
+def _trace(image: Image.Image, points: Sequence[Primitive]) -> None:
+    """Each list of points as a line with its stops: thinking thin, the answer bold and last."""
+    canvas = ImageDraw.Draw(image)
+    lists: dict[int, list[Primitive]] = {}
+    for point in points:
+        lists.setdefault(point.group, []).append(point)
+    for part, colour, width, radius in (("reasoning", _THOUGHT, 1, 2), ("answer", _ANSWER, 3, 3)):
+        for group in lists.values():
+            if group[0].part == part:
+                stops = [to_pixels(point.frame, image.size) for point in group]
+                flat = [value for stop in stops for value in stop]
+                if part == "answer":
+                    canvas.line(flat, _PAPER, width + 3, "curve")
+                canvas.line(flat, colour, width, "curve")
+                for x, y in stops:
+                    canvas.ellipse((x - radius, y - radius, x + radius, y + radius), colour)
+
+
+def _row(box: Primitive, size: tuple[int, int]) -> dict[str, Any]:
+    """A box as a row of the answers table has it, in pixels of this size."""
+    x1, y1, x2, y2 = to_pixels(box.frame, size)
+    return {"kind": "box", "label": box.label, "valid": True, "x1": x1, "y1": y1, "x2": x2, "y2": y2}
 
 
 def wrapped(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int, lines: int) -> list[str]:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageChops, ImageFont
 
-from model.primitives import format_boxes
+from model.primitives import format_boxes, format_points
 from pipeline.contact_sheet import CASES, Exhibit, chosen, sheet, wrapped, write_sheets
 from tests.squares import SQUARES
 
@@ -40,6 +40,19 @@ def test_before_a_run_the_reference_is_drawn_and_after_it_what_was_answered() ->
     square = (0, 0, gold.width, gold.width)
     assert ImageChops.difference(gold.crop(square), right.crop(square)).getbbox() is None
     assert ImageChops.difference(gold.crop(square), silent.crop(square)).getbbox() is not None
+
+
+def test_a_trace_is_drawn_as_a_line_the_answers_over_the_thinkings() -> None:
+    case = SQUARES.case(0, "few", "test")
+    trace = format_points([(100, 500), (900, 500)])
+
+    def middle(response: str) -> bytes:
+        shown = sheet([Exhibit(case, response)])
+        centre = shown.width // 2
+        return shown.crop((centre - 3, centre - 3, centre + 3, centre + 3)).tobytes()
+
+    bare, thin, bold = (middle(text) for text in ("</think>", f"{trace}</think>", f"</think>{trace}"))
+    assert len({bare, thin, bold}) == 3 and middle(f"{trace}</think>{trace}") == bold
 
 
 @settings(deadline=None, max_examples=60)
