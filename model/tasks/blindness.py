@@ -21,7 +21,7 @@ from model.tasks.suite import Case, Suite, Verdict
 
 _CANDIDATES = 12  # answers of a kind that are tried: the commonest, and numbers cluster
 _SHRINKAGE = 0.01  # of the prior's weights
-_RARE = 3  # a word in fewer questions is left out
+_RARE = 3  # a word in fewer questions, or an answer to fewer, is left out
 
 
 @dataclass(frozen=True)
@@ -127,10 +127,12 @@ def _features(cases: Sequence[Case]) -> torch.Tensor:
 
 
 def _predict(features: torch.Tensor, answers: Sequence[str], taught: np.ndarray) -> list[str]:
-    """Softmax regression on the taught rows, and its likeliest answer for every row."""
-    names = sorted({answers[i] for i in taught})
+    """Softmax regression on the taught rows, and its likeliest answer for every row. Rare answers are never guessed."""
+    counted = Counter(answers[i] for i in taught.tolist())
+    names = sorted(name for name, count in counted.items() if count >= _RARE) or sorted(counted)[:1]
     place = {name: number for number, name in enumerate(names)}
-    rows, targets = torch.from_numpy(taught), torch.tensor([place[answers[i]] for i in taught])
+    known = [i for i in taught.tolist() if answers[i] in place]
+    rows, targets = torch.tensor(known), torch.tensor([place[answers[i]] for i in known])
     weights = torch.zeros(features.shape[1] + 1, len(names), dtype=features.dtype, requires_grad=True)
     optimiser = torch.optim.LBFGS([weights], max_iter=60, line_search_fn="strong_wolfe")
 

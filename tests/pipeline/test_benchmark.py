@@ -6,16 +6,15 @@ import io
 import json
 import shutil
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from model.tasks.suites import SUITES
 from pipeline.benchmark import answer_rows, benchmark
 from pipeline.benchmark_settings import BenchmarkSettings
-from pipeline.case_files import write_cases
 from tests.squares import SQUARES
 
 
@@ -74,26 +73,29 @@ def test_the_table_the_card_and_the_sheet_are_of_this_run(done: dict[str, Any]) 
     assert (done["folder"] / "sheets" / "squares.png").is_file()
 
 
-def test_exported_cases_get_the_same_verdicts_as_the_suites_own(done: dict[str, Any], tmp_path: Path) -> None:
-    cases = {"case_dir": str(done["folder"] / "cases"), "blind_cases": 0}
-    record, shown = scored(**cases, model=str(done["model"]), max_output_tokens=8, output=str(tmp_path), as_json=True)
-    assert verdicts(tmp_path) == verdicts(done["folder"] / "out")
-    assert json.loads(shown) == record and record["split"] is None
-    assert "blind_score" not in record["groups"][0]
-
-
-def test_answers_that_never_come_are_wrong_and_told(done: dict[str, Any], tmp_path: Path) -> None:
-    case, other = (SQUARES.case(seed, "few", "test") for seed in (0, 1))
-    endless = replace(other, question="Where? " * 5000)  # longer than the model's context
-    write_cases(str(tmp_path / "in"), [("short", case), ("endless", endless)])
+def test_exported_cases_get_the_same_verdicts_in_a_bucket_too_and_what_fails_is_wrong_and_told(
+    done: dict[str, Any], s3: Any, bucket: str
+) -> None:
+    file, output = done["folder"] / "cases" / "cases.jsonl", f"s3://{bucket}/scores"
+    endless = json.loads(file.read_text().splitlines()[0]) | {"id": "endless", "question": "Where? " * 5000}
+    Image.new("RGB", (50, 50)).save(done["folder"] / "cases" / "images" / "endless.png")
+    endless |= {"image": "images/endless.png", "suite": "theirs"}
+    with file.open("a") as more:
+        more.write(json.dumps(endless))
     record, shown = scored(
-        case_dir=str(tmp_path / "in"), model=str(done["model"]), max_output_tokens=8, output=str(tmp_path / "out")
-    )
-    (group,) = record["groups"]
-    line = verdicts(tmp_path / "out")["endless"]
-    assert (line["score"], line["exact"], line["well_formed"], line["response"]) == (0, False, False, None)
-    assert (group["cases"], group["errors"], record["errors"]) == (2, 1, {line["error"]: 1})
-    assert f"no answer, counted as wrong: {line['error']} 1" in shown
+        case_dir=str(file.parent), blind_cases=0, model=str(done["model"]), max_output_tokens=8, output=output,
+    )  # fmt: skip
+    lines = s3.get_object(Bucket=bucket, Key="scores/verdicts.jsonl")["Body"].read().decode().splitlines()
+    found = {line["id"]: line for line in map(json.loads, lines)}
+    failed = found.pop("endless")
+    assert found == verdicts(done["folder"] / "out")
+    assert (record["split"], record["output"]) == (None, output) and "blind_score" not in record["groups"][0]
+    assert (failed["score"], failed["exact"], failed["well_formed"], failed["response"]) == (0, False, False, None)
+    assert record["errors"] == {failed["error"]: 1}
+    assert [(group["suite"], group["errors"]) for group in record["groups"]] == [
+        ("squares", 0), ("squares", 0), ("theirs", 1),
+    ]  # fmt: skip
+    assert f"no answer, counted as wrong: {failed['error']} 1" in shown
 
 
 def test_what_the_user_must_mend_is_said_before_anything_is_asked(done: dict[str, Any], tmp_path: Path) -> None:
