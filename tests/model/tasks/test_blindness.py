@@ -8,7 +8,7 @@ from PIL import Image
 
 from model.tasks.blindness import advantage, best_guesses, guessed, unseen
 from model.tasks.general import GENERAL
-from model.tasks.suite import Case, Suite, Verdict
+from model.tasks.suite import Case, Suite, Verdict, stratum
 from model.tasks.suites import SUITES
 from tests.squares import SQUARES
 
@@ -50,6 +50,12 @@ def test_a_prior_that_can_know_nothing_does_not_beat_the_guesser() -> None:
     found = advantage(cases)
     assert found.cases == 600 and 10 < found.guesser_percent < 40
     assert found.difference_percent <= ERROR_BARS * found.standard_error_percent
+
+
+def test_answers_balanced_over_every_run_leave_both_at_chance() -> None:
+    cases = [case(str(stratum(seed, 20)), question=f"What is {'ab'[seed % 2]}?") for seed in range(1000)]
+    found = advantage(cases)
+    assert found.guesser_percent == pytest.approx(5, abs=1.5) and found.prior_percent == pytest.approx(5, abs=2)
 
 
 @pytest.mark.parametrize("leak", ["size", "words"])
