@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from model import image as model_image
@@ -142,6 +142,8 @@ def test_an_answer_is_kept_with_its_tags_and_so_is_whether_thinking_ended() -> N
 
 
 @settings(deadline=None, max_examples=300)
+@example(text="<think><think>doubled</think>2")
+@example(text="<think>once</think>2")
 @given(text=responses)
 def test_a_response_comes_back_from_its_row_but_for_the_think_that_opens_it(text: str) -> None:
     """Malformed responses as well as good ones: nothing is mended on the way."""
@@ -152,10 +154,10 @@ def test_a_response_comes_back_from_its_row_but_for_the_think_that_opens_it(text
 
 
 @settings(deadline=None, max_examples=100)
+@example(text="</think><｜box｜>[[990,5,980,9]]<｜/box｜>", size=(40, 100))  # turned round, in the padding
+@example(text="</think><｜box｜>[[010,5,20,9]]<｜/box｜>", size=(40, 100))
 @given(text=responses, size=st.tuples(st.integers(30, 400), st.integers(30, 400)))
-def test_numbers_of_the_canvas_become_the_images_and_nothing_is_mended(
-    text: str, size: tuple[int, int]
-) -> None:
+def test_numbers_of_the_canvas_become_the_images_and_nothing_is_mended(text: str, size: tuple[int, int]) -> None:
     config = replace(CONFIG, primitive_frame="canvas")
     moved = in_image_frame(text, size, config)
     assert well_formed(moved) == well_formed(text)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from PIL import Image
 
 from model.tasks.general import GENERAL
-from model.tasks.suite import Case
+from model.tasks.suite import Case, Split
 from pipeline.blind import blind_figures
 from pipeline.cases import Asked
 from tests.squares import SQUARES
@@ -18,6 +20,17 @@ def test_a_suites_guesser_learns_from_training_cases_and_is_tried_on_these() -> 
     # Two kinds: 0, 1 or 2 squares; yes or no.
     assert 30 <= figures["blind_exact_percent"] <= 55
     assert 0 < figures["blind_score"] < 0.6
+
+
+def test_only_training_cases_teach_the_guesser() -> None:
+    drawn: list[tuple[str, str, int]] = []
+
+    def draw(seed: int, level: str, split: Split) -> Case:
+        drawn.append((level, split, seed))
+        return SQUARES.draw(seed, level, split)
+
+    blind_figures([Asked("a", SQUARES.case(5, "many", "test"), replace(SQUARES, draw=draw))], 4)
+    assert drawn == [("many", "train", seed) for seed in range(4)]
 
 
 def test_other_peoples_cases_are_their_own_teachers() -> None:
