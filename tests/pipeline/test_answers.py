@@ -154,7 +154,7 @@ def test_a_response_comes_back_from_its_row_but_for_the_think_that_opens_it(text
 
 
 @settings(deadline=None, max_examples=100)
-@example(text="</think><｜box｜>[[990,5,980,9]]<｜/box｜>", size=(40, 100))  # turned round, in the padding
+@example(text="</think><｜box｜>[[990,5,980,9]]<｜/box｜>", size=(100, 700))  # turned round, in the padding
 @example(text="</think><｜box｜>[[010,5,20,9]]<｜/box｜>", size=(40, 100))
 @given(text=responses, size=st.tuples(st.integers(30, 400), st.integers(30, 400)))
 def test_numbers_of_the_canvas_become_the_images_and_nothing_is_mended(text: str, size: tuple[int, int]) -> None:
