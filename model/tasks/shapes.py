@@ -1,4 +1,4 @@
-"""The first skill, counting and locating: pose a question about a scene, write the reference response, judge one.
+"""The lesson "shapes", the first skill: pose a question about a scene, write the reference response, judge one.
 
 A response thinks in primitives, left to right, then answers:
 

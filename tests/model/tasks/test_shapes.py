@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from model.primitives import format_boxes
 from model.primitives import parse as parse_primitives
-from model.tasks import counting
-from model.tasks.counting import KINDS, SPLITS, Case, Split, case, frame_box, judge, plural, pose, response, scene_rng
+from model.tasks import shapes
 from model.tasks.layouts import HELD_OUT_LAYOUTS
 from model.tasks.scenes import COLORS, SHAPES, SIZES, Thing, draw
+from model.tasks.shapes import KINDS, SPLITS, Case, Split, case, frame_box, judge, plural, pose, response, scene_rng
 
 SEEDS = st.integers(0, 2**63)
 WORDS = {"size": SIZES, "color": COLORS, "shape": SHAPES}
@@ -175,7 +175,7 @@ def test_splits_and_seeds_never_share_a_scene() -> None:
 def test_only_the_test_split_uses_the_held_out_layouts() -> None:
     held_out = draw(scene_rng(5, "test"), width=64, height=64, count=(4, 4), layouts=HELD_OUT_LAYOUTS)
     assert case(5, "test", 64, 64, (4, 4)).things == held_out.things
-    assert not {*counting.layouts("train"), *counting.layouts("validation")} & set(counting.layouts("test"))
+    assert not {*shapes.layouts("train"), *shapes.layouts("validation")} & set(shapes.layouts("test"))
 
 
 def test_the_same_seed_gives_the_same_case() -> None:
