@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
 
@@ -24,6 +25,8 @@ HELD_OUT_FONTS = ("bitter", "oswald", "patrick-hand", "space-mono")
 _FOLDER = Path(__file__).parent / "data" / "fonts"
 _MEASURED_AT = 200  # points, at which a cap height is measured
 _RUNS_KEPT = 8192  # a run is a mask of about 1 KB
+_GLYPHS_KEPT = 16384
+_BEARING_PX = 1  # spare room beside a glyph, for each pixel of the cap height
 
 RGB = tuple[int, int, int]
 
@@ -43,10 +46,13 @@ def run(text: str, font: str, cap_px: float) -> Image.Image:
     strange = [c for c in text if not (" " <= c <= "~" or c in "€£¥")]
     if strange or not text.strip():
         raise ValueError(f"a text needs ink, in printable ASCII and € £ ¥; got {text!r}")
-    pen = _sized(font, cap_px)
-    left, top, right, bottom = (math.floor(edge) for edge in pen.getbbox(text))
-    mask = Image.new("L", (right - left + 2, bottom - top + 2))
-    ImageDraw.Draw(mask).text((1 - left, 1 - top), text, font=pen, fill=255)
+    glyphs = [_glyph(c, font, cap_px) for c in text]
+    width = 2 * _BEARING_PX * math.ceil(cap_px) + sum(glyph.advance for glyph in glyphs)
+    mask = Image.new("L", (width, glyphs[0].mask.height))
+    x = 0
+    for glyph in glyphs:
+        mask.paste(255, (x, 0), glyph.mask)
+        x += glyph.advance
     ink = mask.getbbox()
     assert ink is not None, (text, font, cap_px)
     return mask.crop(ink)
@@ -69,9 +75,22 @@ def write(image: Image.Image, text: str, x: int, y: int, font: str, cap_px: floa
     return (float(x), float(y), float(x + mask.width), float(y + mask.height))
 
 
-@lru_cache(512)
-def _sized(font: str, cap_px: float) -> ImageFont.FreeTypeFont:
-    return _at_points(font, cap_px / _cap_share(font))
+@dataclass(frozen=True)
+class _Glyph:
+    """A character's coverage on a full line, with room for what hangs over at its left, and its advance in pixels."""
+
+    mask: Image.Image
+    advance: int
+
+
+@lru_cache(_GLYPHS_KEPT)
+def _glyph(character: str, font: str, cap_px: float) -> _Glyph:
+    pen = _at_points(font, cap_px / _cap_share(font))
+    above, below = pen.getmetrics()
+    spare = math.ceil(cap_px) * _BEARING_PX
+    mask = Image.new("L", (math.ceil(pen.getlength(character)) + 2 * spare, above + below + spare))
+    ImageDraw.Draw(mask).text((spare, 0), character, font=pen, fill=255)
+    return _Glyph(mask, round(pen.getlength(character)))
 
 
 @cache

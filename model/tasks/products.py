@@ -109,21 +109,23 @@ def aspect(rng: np.random.Generator, kind: str) -> float:
     return float(rng.uniform(*_DESIGNS[kind].aspect))
 
 
-def paint(rng: np.random.Generator, kind: str, color: str, width: int, height: int) -> Image.Image:
-    """A product of width x height pixels as RGBA, its ink touching all four sides; some show their other side."""
+def paint(rng: np.random.Generator, kind: str, color: str, width: int, height: int) -> tuple[Image.Image, Image.Image]:
+    """A product of width x height pixels, RGB and coverage (L), its ink touching all four sides; some are mirrored."""
     design = _DESIGNS[kind]
     size = (width * _SUPERSAMPLING, height * _SUPERSAMPLING)
     body = np.asarray(_RGB[color]) + rng.uniform(-_JITTER, _JITTER, size=3)
     inks = {tone: _rgb(body * share) for tone, share in _TONES.items()}
     inks["print"] = _rgb(rng.uniform(226, 250) + rng.uniform(-6, 6, size=3))
-    patch = Image.new("RGBA", size, (*inks["dark"], 0))
-    pen = ImageDraw.Draw(patch)
+    picture, coverage = Image.new("RGB", size, inks["dark"]), Image.new("L", size)
+    pen, cutter = ImageDraw.Draw(picture), ImageDraw.Draw(coverage)
+    # Pillow's polygons include the pixels of their vertices: one pixel back, the far sides are inside.
+    right, bottom = size[0] - 1, size[1] - 1
+    mirrored = rng.random() < 0.5
     for tone, outline in design.parts:
-        # Pillow's polygons include the pixels of their vertices: one pixel back, the far sides are inside.
-        pen.polygon([(x * (size[0] - 1), y * (size[1] - 1)) for x, y in outline], fill=(*inks[tone], 255))
-    if rng.random() < 0.5:
-        patch = patch.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    return patch.reduce(_SUPERSAMPLING)
+        path = [((1 - x if mirrored else x) * right, y * bottom) for x, y in outline]
+        pen.polygon(path, fill=inks[tone])
+        cutter.polygon(path, fill=255)
+    return picture.reduce(_SUPERSAMPLING), coverage.reduce(_SUPERSAMPLING)
 
 
 def _rgb(levels: np.ndarray) -> RGB:

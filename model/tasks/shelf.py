@@ -149,8 +149,8 @@ def _stand(
     height = min(tall, wide / ratio) * rng.uniform(*_FILL)
     size = (max(6, round(height * ratio)), max(6, round(height)))
     x = int(rng.integers(left, right - size[0] + 1))
-    patch = products.paint(rng, item.kind, item.color, *size)
-    image.paste(patch, (x, ground - size[1]), patch)
+    patch, coverage = products.paint(rng, item.kind, item.color, *size)
+    image.paste(patch, (x, ground - size[1]), coverage)
     return (float(x), float(ground - size[1]), float(x + size[0]), float(ground))
 
 
@@ -159,32 +159,30 @@ def _hang(
     left: int, right: int, top: int, bottom: int,
 ) -> Box:  # fmt: skip
     """Hang an item's tag on the front of the board, under its place; returns its box."""
-    patch = _tag_of(look, item, lettering)
+    patch, coverage = _tag_of(look, item, lettering)
     if lettering.askew:
         angle = rng.uniform(-lettering.askew, lettering.askew)
-        clear = (*look.palette.paper, 0)
-        patch = patch.rotate(angle, Image.Resampling.BICUBIC, expand=True, fillcolor=clear)
-        patch = patch.crop(patch.getchannel("A").point(_VISIBLE).getbbox())
+        patch = patch.rotate(angle, Image.Resampling.BILINEAR, expand=True, fillcolor=look.palette.paper)
+        coverage = coverage.rotate(angle, Image.Resampling.BILINEAR, expand=True)
+        seen = coverage.getbbox()
+        patch, coverage = patch.crop(seen), coverage.crop(seen)
     slack = right - left - 2 - patch.width
     if slack < 0:
         raise ValueError(f"a tag with {item.lines} is {patch.width} pixels wide, its place {right - left}")
     x = left + 1 + slack // 2 + int(rng.integers(-(slack // 4), slack // 4 + 1))
     y = min(top + (bottom - top - patch.height) // 2, image.height - patch.height)
-    image.paste(patch, (x, y), patch)
+    image.paste(patch, (x, y), coverage)
     return (float(x), float(y), float(x + patch.width), float(y + patch.height))
 
 
-_VISIBLE = [255 if alpha >= 64 else 0 for alpha in range(256)]
-
-
-def _tag_of(look: Look, item: Item, lettering: Lettering) -> Image.Image:
-    """A straight tag with an item's lines, each in the middle."""
+def _tag_of(look: Look, item: Item, lettering: Lettering) -> tuple[Image.Image, Image.Image]:
+    """A straight tag with an item's lines, each in the middle; RGB and coverage."""
     sizes = [extent(line, lettering.font, lettering.cap_px) for line in item.lines]
     width = max(size[0] for size in sizes) + 2 * TAG_MARGIN_PX
     height = lettering.tag_height(len(sizes))
-    patch = tag(look, width, height)
+    patch, coverage = tag(look, width, height)
     each = (height - 2 * TAG_MARGIN_PX) / len(sizes)
     for i, (line, (wide, tall)) in enumerate(zip(item.lines, sizes, strict=True)):
         y = round(TAG_MARGIN_PX + each * i + (each - tall) / 2)
         write(patch, line, (width - wide) // 2, y, lettering.font, lettering.cap_px, look.palette.ink)
-    return patch
+    return patch, coverage

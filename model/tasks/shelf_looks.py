@@ -141,25 +141,25 @@ def board(image: Image.Image, look: Look, top: int, bottom: int) -> None:
             pen.line([(x, top), (x, bottom - 1)], fill=shift(color, 24))
 
 
-def tag(look: Look, width: int, height: int) -> Image.Image:
-    """An empty tag of width x height pixels as RGBA; what a shape cuts away is its outer pixels only."""
+def tag(look: Look, width: int, height: int) -> tuple[Image.Image, Image.Image]:
+    """An empty tag of width x height pixels, RGB and coverage (L); what a shape cuts away is its outer pixels only."""
     paper, edge = look.palette.paper, shift(look.palette.paper, -70 if sum(look.palette.paper) > 380 else 70)
-    patch = Image.new("RGBA", (width, height), (*paper, 0))
-    pen = ImageDraw.Draw(patch)
+    patch, coverage = Image.new("RGB", (width, height), paper), Image.new("L", (width, height))
+    pen, cutter = ImageDraw.Draw(patch), ImageDraw.Draw(coverage)
     whole = (0, 0, width - 1, height - 1)
     if look.tag == "rounded":
-        pen.rounded_rectangle(whole, radius=max(2, height // 4), fill=(*paper, 255))
+        cutter.rounded_rectangle(whole, radius=max(2, height // 4), fill=255)
     elif look.tag == "pointed":
         nick = max(1, math.floor(height / 6))
-        pen.polygon([(nick, 0), (width - 1, 0), (width - 1, height - 1), (nick, height - 1), (0, height // 2)],
-                    fill=(*paper, 255))  # fmt: skip
+        shape = [(nick, 0), (width - 1, 0), (width - 1, height - 1), (nick, height - 1), (0, height // 2)]
+        cutter.polygon(shape, fill=255)
     else:
-        pen.rectangle(whole, fill=(*paper, 255))
+        cutter.rectangle(whole, fill=255)
     if look.tag == "bordered":
-        pen.rectangle(whole, outline=(*edge, 255))
+        pen.rectangle(whole, outline=edge)
     elif look.tag == "punched":
-        pen.rectangle((0, 0, 1, 1), fill=(*edge, 255))
-        pen.rectangle((width - 2, 0, width - 1, 1), fill=(*edge, 255))
+        pen.rectangle((0, 0, 1, 1), fill=edge)
+        pen.rectangle((width - 2, 0, width - 1, 1), fill=edge)
     elif look.tag == "underlined":
-        pen.line([(0, height - 1), (width - 1, height - 1)], fill=(*edge, 255))
-    return patch
+        pen.line([(0, height - 1), (width - 1, height - 1)], fill=edge)
+    return patch, coverage

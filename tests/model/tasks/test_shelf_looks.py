@@ -60,13 +60,13 @@ def test_every_style_draws_walls_boards_and_tags_of_its_own() -> None:
         walls.add(canvas.tobytes())
         board(canvas, same, 40, 60)
         boards.add(canvas.crop((0, 36, 80, 60)).tobytes()[-80 * 3 * 20 :])
-        tags.add(tag(same, 30, 16).tobytes())
+        tags.add(b"".join(layer.tobytes() for layer in tag(same, 30, 16)))
     assert len(walls) == 5 and len(tags) == 6 and len(boards) >= 4
 
 
 def test_a_tag_reaches_all_four_sides_of_its_patch() -> None:
     for look in every_look():
-        assert tag(look, 41, 17).getchannel("A").getbbox() == (0, 0, 41, 17)
+        assert tag(look, 41, 17)[1].getbbox() == (0, 0, 41, 17)
 
 
 def test_shifted_colours_stay_colours() -> None:
