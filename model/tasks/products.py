@@ -1,7 +1,7 @@
-"""Products of our own drawing: bottles, cans, jars … as a few filled outlines each, in eight colours.
+"""Products: bottles, cans, jars … of our own drawing, and pictograms of things that a store sells, in eight colours.
 
-A design lives on a unit square, (0, 0) at the upper left, and touches all four sides, so that its box is known before
-it is drawn. A part is filled with a tone of the product's colour, or with its print (a light or dark contrast).
+A design of ours is a few outlines on a unit square, (0, 0) at the upper left, that touch all four of its sides, so that
+its box is known before it is drawn. A part is filled with a tone of the product's colour, or with its print.
 """
 
 from __future__ import annotations
@@ -10,9 +10,14 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from model.tasks import pictograms
+from model.tasks.suite import Split
+
 RGB = tuple[int, int, int]
+Floats = NDArray[np.float64]
 Outline = tuple[tuple[float, float], ...]
 
 COLORS = ("red", "orange", "yellow", "green", "cyan", "blue", "purple", "pink")
@@ -24,6 +29,7 @@ _RGB: dict[str, RGB] = {
 _JITTER = 10  # levels, each channel alone
 _TONES = {"body": 1.0, "dark": 0.62, "light": 1.32}  # brightness against the body's
 _SUPERSAMPLING = 3
+_MEASURED_PX = 1000  # side at which a pictogram's aspect is taken
 
 
 @dataclass(frozen=True)
@@ -101,19 +107,58 @@ _DESIGNS: dict[str, Design] = {
     )),
 }  # fmt: skip
 
-KINDS = tuple(_DESIGNS)
+OWN_KINDS = tuple(_DESIGNS)
+_TRAINING_GOODS = (
+    "avocado", "backpack", "baseball cap", "basket", "basketball", "beanie", "boot", "briefcase", "burger", "cactus",
+    "cake", "carrot", "chef hat", "clock", "controller", "cookie", "cowboy hat", "dress", "fan", "flashlight", "flask",
+    "flower", "football", "gift", "globe", "guitar", "hammer", "headset", "helmet", "high heel", "hoodie", "hourglass",
+    "ice cream", "lamp", "light bulb", "lock", "medal", "microphone", "pepper", "phone", "piggy bank", "pizza",
+    "popsicle", "pot", "racket", "radio", "sneaker", "soccer ball", "sock", "stool", "suitcase", "t-shirt", "trophy",
+    "watch",
+)  # fmt: skip
+_HELD_OUT_GOODS = (
+    "book", "boxing glove", "camera", "cassette", "die", "drone", "hair dryer", "hard hat", "laptop", "plant",
+    "puzzle piece", "robot", "screwdriver", "tea bag", "umbrella", "wine glass",
+)  # fmt: skip
+KINDS = OWN_KINDS + _TRAINING_GOODS + _HELD_OUT_GOODS
+
+
+def kinds(split: Split) -> tuple[str, ...]:
+    """What a split's shelves hold: test's also the goods that training never shows."""
+    return KINDS if split == "test" else OWN_KINDS + _TRAINING_GOODS
+
+
+def plural(kind: str) -> str:
+    """The plural of a kind: "bowl" -> "bowls"."""
+    return pictograms.PLURALS.get(kind, kind + ("es" if kind.endswith(("s", "x")) else "s"))
 
 
 def aspect(rng: np.random.Generator, kind: str) -> float:
-    """Width over height of a product of this kind, drawn from its range."""
-    return float(rng.uniform(*_DESIGNS[kind].aspect))
+    """Width over height of a product of this kind: drawn from a range for our own, a pictogram's is fixed."""
+    if kind in _DESIGNS:
+        return float(rng.uniform(*_DESIGNS[kind].aspect))
+    width, height = pictograms.extent(kind, _MEASURED_PX)
+    return width / height
 
 
 def paint(rng: np.random.Generator, kind: str, color: str, width: int, height: int) -> tuple[Image.Image, Image.Image]:
-    """A product of width x height pixels, RGB and coverage (L), its ink touching all four sides; some are mirrored."""
-    design = _DESIGNS[kind]
-    size = (width * _SUPERSAMPLING, height * _SUPERSAMPLING)
+    """A product of width x height pixels, RGB and coverage (L), its ink touching all four sides; some are mirrored.
+
+    A pictogram keeps its aspect: it may come out a pixel off. ValueError for a kind or a colour that there is not.
+    """
+    if kind not in KINDS or color not in _RGB:
+        raise ValueError(f"a product is one of {', '.join(KINDS)} in {', '.join(_RGB)}; got {color!r} {kind!r}")
     body = np.asarray(_RGB[color]) + rng.uniform(-_JITTER, _JITTER, size=3)
+    if kind not in _DESIGNS:
+        coverage = pictograms.mask(kind, max(width, height))
+        return Image.new("RGB", coverage.size, _rgb(body)), coverage
+    return _paint_design(rng, _DESIGNS[kind], body, (width * _SUPERSAMPLING, height * _SUPERSAMPLING))
+
+
+def _paint_design(
+    rng: np.random.Generator, design: Design, body: Floats, size: tuple[int, int]
+) -> tuple[Image.Image, Image.Image]:
+    """A design of ours at `size`, then reduced."""
     inks = {tone: _rgb(body * share) for tone, share in _TONES.items()}
     inks["print"] = _rgb(rng.uniform(226, 250) + rng.uniform(-6, 6, size=3))
     picture, coverage = Image.new("RGB", size, inks["dark"]), Image.new("L", size)
@@ -128,6 +173,6 @@ def paint(rng: np.random.Generator, kind: str, color: str, width: int, height: i
     return picture.reduce(_SUPERSAMPLING), coverage.reduce(_SUPERSAMPLING)
 
 
-def _rgb(levels: np.ndarray) -> RGB:
+def _rgb(levels: Floats) -> RGB:
     r, g, b = (min(255, max(0, round(level))) for level in levels.tolist())
     return r, g, b

@@ -12,9 +12,11 @@ from typing import Literal
 
 import numpy as np
 
+from model.tasks import products
 from model.tasks.labels import draw_labels
 from model.tasks.prices import cents_of, written
-from model.tasks.shelf import COLORS, KINDS, Item
+from model.tasks.products import COLORS
+from model.tasks.shelf import Item
 from model.tasks.suite import Split, stratum
 
 Kind = Literal["price", "label", "cheapest", "dearest", "which", "sum"]
@@ -37,6 +39,7 @@ class Level:
     askew: float  # degrees
     digits: tuple[int, ...]  # of a price
     longest: int  # label, in characters
+    goods: bool  # pictograms of goods too, not only the products of our own drawing
     two_lines: float  # share of the shelves whose tags show a label and a price
     near: float
     alike: float
@@ -46,17 +49,17 @@ CELL_PX = 42  # one image token of the checkpoint's: at its multiples a picture 
 LEVELS = {
     "easy": Level(
         kinds=("price", "label", "cheapest", "dearest"), cells=(4, 6), stocks=((1, 2, 2), (1, 3, 3), (2, 2, 4)),
-        cap_px=(12, 15), askew=0.0, digits=(3,), longest=5, two_lines=0.0, near=0.0, alike=0.3,
+        cap_px=(12, 15), askew=0.0, digits=(3,), longest=5, goods=False, two_lines=0.0, near=0.0, alike=0.3,
     ),
     "medium": Level(
         kinds=("price", "label", "cheapest", "dearest", "which"), cells=(5, 7),
         stocks=((2, 2, 4), (2, 3, 5), (2, 3, 6)),
-        cap_px=(9, 12), askew=2.0, digits=(3, 4), longest=6, two_lines=0.3, near=0.3, alike=0.6,
+        cap_px=(9, 12), askew=2.0, digits=(3, 4), longest=6, goods=True, two_lines=0.3, near=0.3, alike=0.6,
     ),
     "hard": Level(
         kinds=("price", "label", "cheapest", "dearest", "which", "sum"), cells=(6, 8),
         stocks=((2, 3, 6), (2, 4, 8), (3, 3, 8), (3, 3, 9)),
-        cap_px=(7, 9), askew=4.0, digits=(4,), longest=7, two_lines=0.5, near=0.6, alike=0.8,
+        cap_px=(7, 9), askew=4.0, digits=(4,), longest=7, goods=True, two_lines=0.5, near=0.6, alike=0.8,
     ),
 }  # fmt: skip
 _LEAST_CENTS = 100  # of a part of a sum
@@ -110,7 +113,7 @@ def plan(rng: np.random.Generator, seed: int, level: Level, split: Split, n: int
     target = turn.even(_ROUNDS) % n
     second = (target + 1 + int(rng.integers(n - 1))) % n
     targets = (target, second) if turn.kind == "sum" else (target,)
-    names = _names(rng, level, turn, n, target)
+    names = _names(rng, level, split, turn, n, target)
     prices = [written(price) for price in _cents(rng, level, turn, n, targets)]
     labels = draw_labels(rng, n, level.longest, split)
     both = rng.random() < level.two_lines
@@ -126,11 +129,14 @@ def plan(rng: np.random.Generator, seed: int, level: Level, split: Split, n: int
     return Plan(turn.kind, tuple(items), targets, tuple(prices), sign)
 
 
-def _names(rng: np.random.Generator, level: Level, turn: _Turn, n: int, target: int) -> list[tuple[str, str]]:
+def _names(
+    rng: np.random.Generator, level: Level, split: Split, turn: _Turn, n: int, target: int
+) -> list[tuple[str, str]]:
     """Colours and kinds of n products, all different."""
+    stock = products.kinds(split) if level.goods else products.OWN_KINDS
     drawn: list[tuple[int, int]] = []
     while len(drawn) < n:
-        color, kind = int(rng.integers(len(COLORS))), int(rng.integers(len(KINDS)))
+        color, kind = int(rng.integers(len(COLORS))), int(rng.integers(len(stock)))
         if drawn and rng.random() < level.alike:
             other = drawn[int(rng.integers(len(drawn)))]
             color, kind = (other[0], kind) if rng.random() < 0.5 else (color, other[1])
@@ -138,8 +144,8 @@ def _names(rng: np.random.Generator, level: Level, turn: _Turn, n: int, target: 
             drawn.append((color, kind))
     drawn = [drawn[i] for i in rng.permutation(n)]
     # All names turn by one step, which brings the target's to where the seed wants it: nothing sets it apart.
-    steps = turn.even(len(COLORS)) - drawn[target][0], turn.even(len(KINDS)) - drawn[target][1]
-    return [(COLORS[(color + steps[0]) % len(COLORS)], KINDS[(kind + steps[1]) % len(KINDS)]) for color, kind in drawn]
+    steps = turn.even(len(COLORS)) - drawn[target][0], turn.even(len(stock)) - drawn[target][1]
+    return [(COLORS[(color + steps[0]) % len(COLORS)], stock[(kind + steps[1]) % len(stock)]) for color, kind in drawn]
 
 
 def _cents(rng: np.random.Generator, level: Level, turn: _Turn, n: int, targets: Sequence[int]) -> list[int]:

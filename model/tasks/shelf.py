@@ -7,6 +7,7 @@ in pixels, x to the right, y down, continuous: pixel i covers [i, i + 1].
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,7 +20,6 @@ from model.tasks.matching import Box
 from model.tasks.shelf_looks import Look, board, draw_look, tag, wall
 from model.tasks.suite import Split
 
-KINDS = products.KINDS
 COLORS = products.COLORS
 
 TAG_MARGIN_PX = 3  # paper around the text of a tag, each side
@@ -31,7 +31,7 @@ _LINE_GAP = 0.45  # of the cap height, between two lines of a tag
 
 @dataclass(frozen=True)
 class Item:
-    """A product to be drawn, and what its tag says: a label above a price, one of them, or no tag at all.
+    """A product to be drawn, of one of `products.kinds`, and what its tag says: label, price, both or no tag at all.
 
     `price` is written as it stands, with its sign.
     """
@@ -102,6 +102,9 @@ def draw(
     if not rows or not all(rows):
         raise ValueError("a shelf needs one row or more with one place or more each; got an empty one")
     lettering = lettering or _fitting_lettering(rng, rows, width, split)
+    strange = {item.kind for row in rows for item in row if item} - set(products.kinds(split))
+    if strange:
+        raise ValueError(f"the split {split} has no {', '.join(sorted(strange))} on its shelves; see products.kinds")
     if lettering.font not in fonts(split):
         raise ValueError(f"the split {split} has the fonts {', '.join(fonts(split))}; got {lettering.font!r}")
     look = draw_look(rng, split)
@@ -147,11 +150,12 @@ def _stand(
     wide, tall = right - left, ground - top
     ratio = products.aspect(rng, item.kind)
     height = min(tall, wide / ratio) * rng.uniform(*_FILL)
-    size = (max(6, round(height * ratio)), max(6, round(height)))
-    x = int(rng.integers(left, right - size[0] + 1))
-    patch, coverage = products.paint(rng, item.kind, item.color, *size)
-    image.paste(patch, (x, ground - size[1]), coverage)
-    return (float(x), float(ground - size[1]), float(x + size[0]), float(ground))
+    patch, coverage = products.paint(
+        rng, item.kind, item.color, max(1, math.floor(height * ratio)), max(1, math.floor(height))
+    )
+    x, y = int(rng.integers(left, right - patch.width + 1)), ground - patch.height
+    image.paste(patch, (x, y), coverage)
+    return (float(x), float(y), float(x + patch.width), float(ground))
 
 
 def _hang(

@@ -5,9 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.tasks import lettering, shelf
+from model.tasks import lettering
 from model.tasks.matching import Box, iou
-from model.tasks.shelf import COLORS, KINDS, Item, Lettering, Shelf, draw
+from model.tasks.products import COLORS, kinds
+from model.tasks.shelf import Item, Lettering, Shelf, draw
 from model.tasks.suite import SPLITS, Split
 
 
@@ -18,7 +19,7 @@ def stocked(seed: int, rows: int, places: int, *, tags: bool = True, gaps: float
         if rng.random() < gaps:
             return None
         price = f"{rng.integers(1, 10)}.{rng.integers(0, 100):02d}" if tags else None
-        return Item(str(rng.choice(KINDS)), str(rng.choice(COLORS)), price)
+        return Item(str(rng.choice(kinds("train"))), str(rng.choice(COLORS)), price)
 
     return [[item() for _ in range(places)] for _ in range(rows)]
 
@@ -64,7 +65,7 @@ def test_no_two_boxes_of_a_shelf_overlap() -> None:
 
 def test_the_box_of_a_product_is_its_ink() -> None:
     """The same shelf with one product in another colour differs inside that product's box alone, up to its edges."""
-    for kind in KINDS:
+    for kind in kinds("train"):
         one, two = (
             drawn(4, [[Item("jar", "pink"), Item(kind, color), Item("can", "cyan")]]) for color in ("red", "blue")
         )
@@ -116,6 +117,13 @@ def test_a_split_draws_in_its_own_fonts_alone() -> None:
             draw(np.random.default_rng(0), [[Item("jar", "red")]], 99, 99, split, Lettering(other, 12))  # type: ignore[arg-type]
 
 
+def test_only_test_may_stock_what_training_never_shows() -> None:
+    rng = np.random.default_rng(0)
+    with pytest.raises(ValueError, match="the split train has no umbrella on its shelves"):
+        draw(rng, [[Item("umbrella", "red")]], 99, 99, "train")
+    assert draw(rng, [[Item("umbrella", "red")]], 99, 99, "test").products[0].item.name == "red umbrella"
+
+
 def test_a_shelf_that_cannot_be_is_refused() -> None:
     rng = np.random.default_rng(0)
     with pytest.raises(ValueError, match="one row or more"):
@@ -137,4 +145,4 @@ def test_twenty_products_fit_on_a_shelf_without_tags() -> None:
 
 def test_an_empty_shelf_shows_nothing() -> None:
     assert drawn(0, [[None, None], [None]]).products == ()
-    assert shelf.KINDS and len(drawn(0, [[None], [None]]).rows) == 2
+    assert len(drawn(0, [[None], [None]]).rows) == 2
