@@ -83,7 +83,7 @@ def ground(rng: np.random.Generator, look: Look, width: int, height: int) -> Ima
     """An RGB canvas of two greys near each other, parted by the look's texture."""
     spans = GROUNDS[look.palette]
     low, high = spans[int(rng.integers(len(spans)))]
-    step = float(rng.uniform(12, 30))
+    step = float(rng.uniform(12, min(30, high - low)))
     level = float(rng.uniform(low, high - step))
     tones = [
         _levels(np.array([grey] * 3) + rng.uniform(-GROUND_TINT, GROUND_TINT, 3)) for grey in (level, level + step)

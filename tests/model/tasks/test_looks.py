@@ -74,7 +74,7 @@ def test_training_never_sees_the_looks_of_the_test_split() -> None:
 
 @pytest.mark.parametrize("look", [*TRAINING_LOOKS, *HELD_OUT_LOOKS], ids=lambda look: f"{look.palette}-{look.texture}")
 def test_a_ground_is_muted_and_within_its_palettes_levels(look: Look) -> None:
-    for seed in range(5):
+    for seed in range(20):
         canvas = np.asarray(ground(np.random.default_rng(seed), look, 200, 150), dtype=np.int64)
         assert canvas.shape == (150, 200, 3)
         low = min(span[0] for span in GROUNDS[look.palette]) - GROUND_TINT - 1
