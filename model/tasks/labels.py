@@ -37,7 +37,7 @@ def words(split: Split) -> tuple[str, ...]:
 
 
 def draw_labels(rng: np.random.Generator, n: int, longest: int, split: Split) -> list[str]:
-    """`n` labels that differ, of 3 to `longest` characters (words of 2 for a short one), half of them codes."""
+    """`n` labels that differ, of at most `longest` characters (3 or more), half of them codes."""
     known = [word for word in words(split) if len(word) <= longest]
     chosen: list[str] = []
     while len(chosen) < n:

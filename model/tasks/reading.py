@@ -115,26 +115,31 @@ def draw(seed: int, level: str, split: Split) -> Case:
 
 def _case(a_plan: Plan, a_shelf: Shelf, level: str, template: str) -> Case:
     """The case that a drawn plan makes."""
-    names = [item.name for item in a_plan.items]
+    names, size = [item.name for item in a_plan.items], a_shelf.image.size
     one, two = a_plan.targets[0], a_plan.targets[-1]
-    question = template.format(one=names[one], two=names[two], price=a_plan.prices[one])
-    read = range(len(names)) if a_plan.kind in ("cheapest", "dearest") else a_plan.targets
-    tags = {i: (a_plan.texts[i], a_shelf.products[i].tag) for i in read}
-    due = {i: (names[i], a_shelf.products[i].box) for i in a_plan.targets}
-    size = a_shelf.image.size
-    shown = {i: format_boxes(text, [to_frame(box, size)]) for i, (text, box) in tags.items() if box}
-    found = {i: format_boxes(name, [to_frame(box, size)]) for i, (name, box) in due.items()}
+    read = tuple(range(len(names))) if a_plan.kind in ("cheapest", "dearest") else a_plan.targets
+    boxes = [product.box for product in a_shelf.products]
+    tags = [product.tag for product in a_shelf.products if product.tag is not None]
+    assert len(boxes) == len(tags) == len(names), (boxes, tags, names)
+    found = {i: format_boxes(names[i], [to_frame(boxes[i], size)]) for i in a_plan.targets}
+    shown = {i: format_boxes(a_plan.texts[i], [to_frame(tags[i], size)]) for i in read}
     if a_plan.kind in ("price", "label", "sum"):
         thinking = "".join(found[i] + shown[i] for i in a_plan.targets)
     else:
         thinking = "".join([*shown.values(), *found.values()])
     return Case(
-        "reading", level, a_plan.kind, a_shelf.image, question, a_plan.answer, f"{thinking}{END_THINK}{a_plan.answer}",
-        boxes=tuple(box for _, box in (*due.values(), *tags.values()) if box),
+        "reading", level, a_plan.kind, a_shelf.image,
+        question=template.format(one=names[one], two=names[two], price=a_plan.prices[one]),
+        answer=a_plan.answer,
+        response=f"{thinking}{END_THINK}{a_plan.answer}",
+        boxes=tuple([boxes[i] for i in a_plan.targets] + [tags[i] for i in read]),
         truth={
-            "products": [[name, list(box)] for name, box in due.values()],
-            "tags": [[text, list(box)] for text, box in tags.values() if box],
-            "names": names,
+            "shelf": [
+                {"name": name, "box": list(box), "text": text, "tag": list(tag)}
+                for name, box, text, tag in zip(names, boxes, a_plan.texts, tags, strict=True)
+            ],
+            "products": list(a_plan.targets),
+            "tags": list(read),
         },
     )  # fmt: skip
 
@@ -151,11 +156,14 @@ def same_text(given: str | None, due: str) -> bool:
 def judge(case: Case, response: str) -> Verdict:
     """Score a response; boxes are compared in the frame, where the reference's are exact."""
     boxes = [(p.label or "", _floats(p.frame)) for p in parse(response) if p.kind == "box"]
-    names = {_plain(name) for name in case.truth["names"]}
+    shelf = case.truth["shelf"]
+    names = {_plain(product["name"]) for product in shelf}
     products = [(_plain(label), box) for label, box in boxes if _plain(label) in names]
     tags = [(label, box) for label, box in boxes if _plain(label) not in names]
-    due_products = [(_plain(name), _floats(to_frame(box, case.size))) for name, box in case.truth["products"]]
-    due_tags = [(text, _floats(to_frame(box, case.size))) for text, box in case.truth["tags"]]
+    due_products = [
+        (_plain(shelf[i]["name"]), _floats(to_frame(shelf[i]["box"], case.size))) for i in case.truth["products"]
+    ]
+    due_tags = [(shelf[i]["text"], _floats(to_frame(shelf[i]["tag"], case.size))) for i in case.truth["tags"]]
     right = same_text(final_answer(response), case.answer)
     parts = {
         "answer": float(right),
