@@ -79,7 +79,7 @@ def _text_px(font: str, cap_px: int, sign: str, digits: int, longest: int, split
 
 
 def _lettering_and_size(
-    rng: np.random.Generator, level: Level, a_plan: Plan, rows: int, places: int, split: Split
+    rng: np.random.Generator, level: Level, a_plan: Plan, split: Split
 ) -> tuple[Lettering, int, int]:
     """A font, at most as large as drawn for, and an image that holds the rows: width and height in pixels."""
     choice, (low, high) = fonts(split), level.cells
@@ -89,25 +89,24 @@ def _lettering_and_size(
         tall = lettering.tag_height(max(len(item.lines) for item in a_plan.items))
         text = _text_px(font, cap_px, a_plan.sign, max(level.digits), level.longest, split)
         wide = text + 2 * TAG_MARGIN_PX + math.ceil(tall * math.sin(math.radians(level.askew))) + 4
-        columns = max(low, math.ceil(places * wide / CELL_PX))
-        lines = max(low, math.ceil(rows * (tall + _PRODUCT_PX) / CELL_PX))
+        columns = max(low, math.ceil(a_plan.places * wide / CELL_PX))
+        lines = max(low, math.ceil(a_plan.rows * (tall + _PRODUCT_PX) / CELL_PX))
         if columns <= high and lines <= high:
             width, height = (int(rng.integers(least, high + 1)) * CELL_PX for least in (columns, lines))
             return lettering, width, height
-    raise AssertionError((font, level, rows, places))
+    raise AssertionError((font, level, a_plan))
 
 
 def draw(seed: int, level: str, split: Split) -> Case:
     """The case of (level, split, seed)."""
     rng = rng_of("reading", level, split, seed)
     of_level = LEVELS[level]
-    rows, places, n = of_level.stocks[int(rng.integers(len(of_level.stocks)))]
-    a_plan = plan(rng, seed, of_level, split, n)
-    lettering, width, height = _lettering_and_size(rng, of_level, a_plan, rows, places, split)
-    slots: list[Item | None] = [None] * (rows * places)
-    for slot, item in zip(sorted(rng.permutation(rows * places)[:n].tolist()), a_plan.items, strict=True):
+    a_plan = plan(rng, seed, of_level, split)
+    lettering, width, height = _lettering_and_size(rng, of_level, a_plan, split)
+    slots: list[Item | None] = [None] * (a_plan.rows * a_plan.places)
+    for slot, item in zip(sorted(rng.permutation(len(slots))[: len(a_plan.items)].tolist()), a_plan.items, strict=True):
         slots[slot] = item
-    stocked = [slots[row * places : (row + 1) * places] for row in range(rows)]
+    stocked = [slots[row * a_plan.places : (row + 1) * a_plan.places] for row in range(a_plan.rows)]
     a_shelf = draw_shelf(rng, stocked, width, height, split, lettering)
     templates = _TEMPLATES[a_plan.kind]
     return _case(a_plan, a_shelf, level, templates[int(rng.integers(len(templates)))])

@@ -64,8 +64,8 @@ LEVELS = {
 }  # fmt: skip
 _LEAST_CENTS = 100  # of a part of a sum
 _FAR = 1_000_000  # rounds, between two orders of a balanced choice
-_ORDERS_A_KIND = 100
-_ROUNDS = 72  # of answers' places, until each has come up alike: divisible by the products of most stocks
+_MOST_CALLS = 32
+_MOST_PARTS = 8
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,8 @@ class Plan:
     """A question before it is drawn: items in reading order, and which of them it is about (one, or two for a sum)."""
 
     kind: Kind
+    rows: int
+    places: int
     items: tuple[Item, ...]
     targets: tuple[int, ...]
     prices: tuple[str, ...]  # without the sign
@@ -93,40 +95,50 @@ class Plan:
 
 
 class _Turn:
-    """A seed's place among those that ask its kind of question: whatever is taken from it balances over the seeds."""
+    """A seed's place among the seeds that ask its kind of question: what is taken from it balances over these.
 
-    def __init__(self, seed: int, level: Level) -> None:
-        which = stratum(seed, len(level.kinds))
-        self.kind = level.kinds[which]
-        self._turn = seed // len(level.kinds)
-        self._orders = which * _ORDERS_A_KIND
+    Orders are numbered by the parts gone through and the calls made, so that no two choices follow the same one.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._turn, self._parts, self._calls = seed, 1, 0
 
     def even(self, choices: int) -> int:
-        """One of `choices`; each call goes by an order of its own, and each kind of question by its own orders."""
-        self._orders += 1
-        return stratum(self._turn + choices * _FAR * self._orders, choices)
+        """One of `choices`."""
+        self._calls += 1
+        order = self._parts * _MOST_CALLS + self._calls
+        return stratum(self._turn + choices * _FAR * order, choices)
+
+    def part(self, choices: int) -> int:
+        """One of `choices`; what is taken later balances over the turns that went the same way."""
+        assert choices < _MOST_PARTS, choices
+        chosen = self.even(choices)
+        self._turn, self._parts = self._turn // choices, self._parts * _MOST_PARTS + chosen
+        return chosen
 
 
-def plan(rng: np.random.Generator, seed: int, level: Level, split: Split, n: int) -> Plan:
-    """The question of a seed about n products."""
-    turn = _Turn(seed, level)
-    target = turn.even(_ROUNDS) % n
+def plan(rng: np.random.Generator, seed: int, level: Level, split: Split) -> Plan:
+    """The question of a seed and what it is about."""
+    turn = _Turn(seed)
+    kind = level.kinds[turn.part(len(level.kinds))]
+    rows, places, n = level.stocks[turn.part(len(level.stocks))]
+    target = turn.even(n)
     second = (target + 1 + int(rng.integers(n - 1))) % n
-    targets = (target, second) if turn.kind == "sum" else (target,)
+    targets = (target, second) if kind == "sum" else (target,)
     names = _names(rng, level, split, turn, n, target)
-    prices = [written(price) for price in _cents(rng, level, turn, n, targets)]
+    prices = [written(price) for price in _cents(rng, level, kind, turn, n, targets)]
     labels = draw_labels(rng, n, level.longest, split)
     both = rng.random() < level.two_lines
     sign = _SIGNS[int(rng.integers(len(_SIGNS)))]
     items = [
         Item(
-            kind, color,
-            price=sign.format(price) if both or turn.kind != "label" else None,
-            label=label if both or turn.kind == "label" else None,
+            noun, color,
+            price=sign.format(price) if both or kind != "label" else None,
+            label=label if both or kind == "label" else None,
         )
-        for (color, kind), price, label in zip(names, prices, labels, strict=True)
+        for (color, noun), price, label in zip(names, prices, labels, strict=True)
     ]  # fmt: skip
-    return Plan(turn.kind, tuple(items), targets, tuple(prices), sign)
+    return Plan(kind, rows, places, tuple(items), targets, tuple(prices), sign)
 
 
 def _names(
@@ -148,9 +160,11 @@ def _names(
     return [(COLORS[(color + steps[0]) % len(COLORS)], stock[(kind + steps[1]) % len(stock)]) for color, kind in drawn]
 
 
-def _cents(rng: np.random.Generator, level: Level, turn: _Turn, n: int, targets: Sequence[int]) -> list[int]:
+def _cents(
+    rng: np.random.Generator, level: Level, kind: Kind, turn: _Turn, n: int, targets: Sequence[int]
+) -> list[int]:
     """Prices of n products in cents, those of the targets as the question wants them."""
-    bases = [9, *(10 for _ in range(int(rng.choice(level.digits)) - 1))]  # no price begins with 0
+    bases = [9, *(10 for _ in range(level.digits[turn.part(len(level.digits))] - 1))]  # no price begins with 0
     drawn: list[list[int]] = []
     while len(drawn) < n:
         digits = [int(rng.integers(base)) for base in bases]
@@ -162,14 +176,14 @@ def _cents(rng: np.random.Generator, level: Level, turn: _Turn, n: int, targets:
     drawn = [drawn[i] for i in rng.permutation(n)]
     wanted = [turn.even(base) for base in bases]
     target = targets[0]
-    if turn.kind in ("cheapest", "dearest"):
-        least = (min if turn.kind == "cheapest" else max)(range(n), key=drawn.__getitem__)
+    if kind in ("cheapest", "dearest"):
+        least = (min if kind == "cheapest" else max)(range(n), key=drawn.__getitem__)
         drawn[target], drawn[least] = drawn[least], drawn[target]
     else:  # as with the names, digit by digit
         steps = [due - digit for due, digit in zip(wanted, drawn[target], strict=True)]
         drawn = [[(d + s) % base for d, s, base in zip(digits, steps, bases, strict=True)] for digits in drawn]
     cents = [int("".join(map(str, [digits[0] + 1, *digits[1:]]))) for digits in drawn]
-    if turn.kind == "sum":  # the sum is what has been wanted so far
+    if kind == "sum":  # the sum is what has been wanted so far
         total, second = cents[target], targets[1]
         cents[target] = int(rng.integers(_LEAST_CENTS, total - _LEAST_CENTS + 1))
         cents[second] = total - cents[target]

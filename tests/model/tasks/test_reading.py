@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from model.primitives import format_boxes, parse
 from model.tasks.prices import cents_of, written
-from model.tasks.reading import LEVELS, SUITE, WEIGHTS, same_text
-from model.tasks.suite import SPLITS, Case, Split, final_answer, to_frame
+from model.tasks.reading import SUITE, WEIGHTS, _lettering_and_size, same_text
+from model.tasks.reading_plan import CELL_PX, LEVELS, plan
+from model.tasks.suite import SPLITS, Case, Split, final_answer, rng_of, to_frame
 from model.tasks.suites import suite_of
 
 SEEDS = st.integers(0, 10**9)
@@ -22,8 +23,12 @@ Pieces = list[tuple[str, tuple[int, ...]]]  # label and box of the frame, in the
 
 
 @cache
-def some(level: str, split: Split = "train", n: int = 60) -> tuple[Case, ...]:
-    return tuple(SUITE.case(seed, level, split) for seed in range(n))
+def case_of(seed: int, level: str, split: Split) -> Case:
+    return SUITE.case(seed, level, split)
+
+
+def some(level: str, split: Split = "train", n: int = 60) -> list[Case]:
+    return [case_of(seed, level, split) for seed in range(n)]
 
 
 def pieces(response: str) -> Pieces:
@@ -241,26 +246,40 @@ def test_the_weights_are_those_written_down() -> None:
     assert WEIGHTS == {"answer": 0.5, "product": 0.15, "tag": 0.15, "reading": 0.1, "form": 0.1}
 
 
-# ---- balance
+# ---- drawing
 
 
 @pytest.mark.parametrize("level", LEVELS)
-def test_easy_prints_are_large_and_every_print_is_within_its_level(level: str) -> None:
-    sides = [side for case in some(level, n=200) for side in case.size]
+def test_sides_are_whole_cells_of_the_levels_range(level: str) -> None:
+    sides = {side for case in some(level) for side in case.size}
     low, high = LEVELS[level].cells
-    assert {low * 42, high * 42} <= set(sides) and set(sides) <= {cells * 42 for cells in range(low, high + 1)}
-    assert LEVELS["easy"].cap_px[0] >= 12 and LEVELS[level].cap_px[0] >= 7
+    assert sides == {cells * CELL_PX for cells in range(low, high + 1)}
+
+
+@settings(deadline=None)
+@given(seed=SEEDS, level=st.sampled_from(tuple(LEVELS)), split=st.sampled_from(SPLITS))
+def test_an_image_does_not_tell_by_its_size_what_it_says(seed: int, level: str, split: Split) -> None:
+    """Another price, label, name or place of the same question gives the same font and size."""
+    of_level = LEVELS[level]
+    one, two = (plan(rng_of("reading", level, split, seed + i), seed, of_level, split) for i in range(2))
+    two = replace(two, sign=one.sign, items=tuple(replace(item, label="a", price="1") for item in two.items))
+    lines = {len(item.lines) for item in one.items}
+    two = replace(two, items=tuple(replace(i, label=i.label if lines == {2} else None) for i in two.items))
+    drawn = [_lettering_and_size(np.random.default_rng(seed), of_level, p, split) for p in (one, two)]
+    assert drawn[0] == drawn[1]
 
 
 def test_the_same_seed_gives_the_same_case_and_splits_give_others() -> None:
     for level in LEVELS:
         one, two = (SUITE.draw(5, level, "train") for _ in range(2))
         assert one.image.tobytes() == two.image.tobytes() and one.response == two.response
-        assert len({SUITE.case(5, level, split).image.tobytes() for split in SPLITS}) == 3
+        assert len({case_of(5, level, split).image.tobytes() for split in SPLITS}) == 3
 
 
-def test_every_kind_of_question_is_as_common_as_any_other() -> None:
+def test_every_kind_of_question_is_as_common_as_any_other_and_has_its_phrasings() -> None:
     for level, of_level in LEVELS.items():
-        n = 12 * len(of_level.kinds)
-        assert Counter(case.kind for case in some(level, n=n)) == dict.fromkeys(of_level.kinds, 12)
-    assert np.mean([case.question[-1] in "?." for case in some("hard")]) == 1
+        n = 10 * len(of_level.kinds)
+        assert Counter(case.kind for case in some(level, n=n)) == dict.fromkeys(of_level.kinds, 10)
+    for kind in LEVELS["hard"].kinds:
+        asked = [case for case in some("hard", n=120) if case.kind == kind]
+        assert len({case.question.split("the ")[0].split(" for ")[0] for case in asked}) >= 2
