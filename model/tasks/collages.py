@@ -19,7 +19,7 @@ from model.tasks.matching import Box
 from model.tasks.scenes import SHAPES, Figure, sized_figure, stamp
 from model.tasks.suite import Split
 
-SHAPE_SHARE = 0.2  # of the nouns drawn
+SHAPE_SHARE = 0.15  # of the nouns drawn
 _SHRINK = 0.92  # of every side, when the items do not fit
 _TRIES = 24
 _CELL_MARGIN = 0.03  # of the image's shorter side, between a cell's edge and what lies in it
@@ -51,7 +51,7 @@ def nouns(split: Split) -> tuple[str, ...]:
 
 
 def choose_nouns(rng: np.random.Generator, split: Split, count: int) -> list[str]:
-    """Different nouns; one in five a shape."""
+    """Different nouns; one in seven or so a shape."""
     chosen: list[str] = []
     while len(chosen) < count:
         pool = SHAPES if rng.random() < SHAPE_SHARE else nouns(split)
@@ -88,7 +88,8 @@ def arrange(
         figures, extents = _cut(rng, items, [side * scale for side in sides])
         corners: Corners = [(0.0, 0.0)] * len(items)
         for number, (x1, y1, x2, y2) in enumerate(cells):
-            inside = [i for i, item in enumerate(items) if item.cell == number]
+            # Shuffled: a layout takes its items in order, and neighbours must not be of one kind.
+            inside = [i for i in rng.permutation(len(items)).tolist() if items[i].cell == number]
             room = (int(x2 - x1 - 2 * margin), int(y2 - y1 - 2 * margin))
             order = [layouts[i] for i in rng.permutation(len(layouts))]
             found = place(rng, [extents[i] for i in inside], *room, order)
