@@ -12,7 +12,11 @@ A response points at the product and at its tag, whose label is what stands ther
     dearest   the product that costs the most    sum    what two products cost together
 
 Prices are written without their sign. What the answer is comes from the seed before anything is drawn, so that digits,
-places, kinds and colours balance; widths follow the font, never the text. Judged by `reading_judge`.
+places, kinds and colours balance; the image's size follows the font, never the text.
+
+The weights are ours. The answer is worth half; pointing at the products asked for and at the tags to read, as mean IoU,
+0.15 each; reading each tag right, where it hangs, 0.1; form 0.1: well formed, thinking ended, no box given twice. A box
+is a product's when its label is the name of a product on the shelf; any other is a tag's, its label what was read.
 """
 
 from __future__ import annotations
@@ -81,7 +85,8 @@ def _text_px(font: str, cap_px: int, sign: str, digits: int, longest: int, split
 def _lettering_and_size(
     rng: np.random.Generator, level: Level, a_plan: Plan, split: Split
 ) -> tuple[Lettering, int, int]:
-    """A font, at most as large as drawn for, and an image that holds the rows: width and height in pixels."""
+    """A font in the largest print, up to one drawn from the level's, that an image of the level has room for, and the
+    image's width and height in pixels."""
     choice, (low, high) = fonts(split), level.cells
     font = choice[int(rng.integers(len(choice)))]
     for cap_px in range(int(rng.integers(level.cap_px[0], level.cap_px[1] + 1)), level.cap_px[0] - 1, -1):
