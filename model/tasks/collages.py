@@ -19,7 +19,7 @@ from model.tasks.matching import Box
 from model.tasks.scenes import SHAPES, Figure, sized_figure, stamp
 from model.tasks.suite import Split
 
-SHAPE_SHARE = 0.15  # of the nouns drawn
+SHAPE_SHARE = 0.1  # of the nouns drawn
 _SHRINK = 0.92  # of every side, when the items do not fit
 _TRIES = 24
 _CELL_MARGIN = 0.03  # of the image's shorter side, between a cell's edge and what lies in it
@@ -51,7 +51,7 @@ def nouns(split: Split) -> tuple[str, ...]:
 
 
 def choose_nouns(rng: np.random.Generator, split: Split, count: int) -> list[str]:
-    """Different nouns; one in seven or so a shape."""
+    """Different nouns; one in ten a shape."""
     chosen: list[str] = []
     while len(chosen) < count:
         pool = SHAPES if rng.random() < SHAPE_SHARE else nouns(split)

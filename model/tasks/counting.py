@@ -23,6 +23,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -85,7 +86,8 @@ def _draw_shapes(rng: np.random.Generator, split: Split) -> Case:
     boxes = tuple(posed.things[i].box for i in posed.targets)
     return Case(
         "counting", "shapes", "count", scene.image, posed.question, posed.answer, shapes.response(posed), boxes,
-        {"label": posed.label, "plural": shapes.plural(posed.label)},
+        {"label": posed.label, "plural": shapes.plural(posed.label),
+         "things": [_thing(each.shape, each.color, each.size, each.box) for each in posed.things]},
     )  # fmt: skip
 
 
@@ -98,7 +100,8 @@ def _draw_collage(rng: np.random.Generator, level: str, kind: str, number: int, 
     placed = arrange(rng, asked.items, sides, width, height, split, cells_of(asked.cells, width, height))
     image = paint(rng, placed, choose_look(rng, split), width, height)
     scanned = tuple((label, each.box) for label, each in zip(asked.labels, placed, strict=False))
-    return _pose(rng, level, kind, Counted(image, asked.one, asked.many, asked.place, asked.label, scanned))
+    things = [_thing(each.item.noun, each.item.color, each.item.size, each.box) for each in placed]
+    return _pose(rng, level, kind, Counted(image, asked.one, asked.many, asked.place, asked.label, scanned, things))
 
 
 def _draw_shelf(rng: np.random.Generator, level: str, number: int, split: Split) -> Case:
@@ -113,8 +116,13 @@ def _pose(rng: np.random.Generator, level: str, kind: str, counted: Counted) -> 
     return Case(
         "counting", level, kind, counted.image, question_of(rng, counted.one, counted.many, counted.place),
         str(len(boxes)), respond(kind, many, counted.label, counted.scanned, counted.image.size), boxes,
-        {"label": counted.label, "plural": many if counted.label.endswith(counted.place) else counted.many},
+        {"label": counted.label, "plural": many if counted.label.endswith(counted.place) else counted.many,
+         "things": counted.things},
     )  # fmt: skip
+
+
+def _thing(noun: str, color: str, size: str, box: Box) -> dict[str, Any]:
+    return {"noun": noun, "color": color, "size": size, "box": list(box)}
 
 
 def question_of(rng: np.random.Generator, one: str, many: str, place: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -11,7 +12,11 @@ from model.tasks import products, shelf
 from model.tasks.matching import Box
 from model.tasks.suite import Split
 
-_ROW_NAMES = {2: ("top shelf", "bottom shelf"), 3: ("top shelf", "middle shelf", "bottom shelf")}
+_ROW_NAMES = {
+    2: ("top shelf", "bottom shelf"),
+    3: ("top shelf", "middle shelf", "bottom shelf"),
+    4: ("top shelf", "second shelf", "third shelf", "bottom shelf"),
+}
 
 
 @dataclass(frozen=True)
@@ -37,8 +42,8 @@ LEVELS = {
 
 @dataclass(frozen=True)
 class Counted:
-    """A drawn shelf, the words for what is asked for (`one`, `many`, `place`, and `label` as a scan calls it), and
-    every product that might count as (what a scan calls it, its box)."""
+    """An image, the words for what is asked for (`one`, `many`, `place`, and `label` as a scan calls it), everything
+    that might count as (what a scan calls it, its box), and everything there is, as JSON has it."""
 
     image: Image.Image
     one: str
@@ -46,6 +51,7 @@ class Counted:
     place: str
     label: str
     scanned: tuple[tuple[str, Box], ...]
+    things: list[dict[str, Any]]
 
 
 def draw(rng: np.random.Generator, number: int, level: Level, split: Split) -> Counted:
@@ -79,7 +85,11 @@ def draw(rng: np.random.Generator, number: int, level: Level, split: Split) -> C
 
     scanned = tuple((name(each), each.box) for each in drawn.products if each.item.kind == kinds[0])
     many = one.replace(kinds[0], products.plural(kinds[0]))
-    return Counted(drawn.image, one, many, place, label, scanned)
+    things = [
+        {"noun": each.item.kind, "color": each.item.color, "shelf": _ROW_NAMES[rows][each.row], "box": list(each.box)}
+        for each in drawn.products
+    ]
+    return Counted(drawn.image, one, many, place, label, scanned, things)
 
 
 def _stock(

@@ -80,7 +80,9 @@ def _pose(
         "spatial", level, kind, image, question_of(rng, question, found), found.answer,
         respond(question, found, image.size), tuple(each.box for each in pointed),
         {"names": [question.name(each.item) for each in pointed], "form": question.form, "hops": list(question.hops),
-         "relation": question.relation},
+         "relation": question.relation,
+         "things": [{"noun": each.item.noun, "color": each.item.color, "box": list(each.box)}
+                    for each in found.scene.placed]},
     )  # fmt: skip
 
 
