@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from model.primitives import parse
 from model.prompt import END_THINK
-from model.tasks import products
+from model.tasks import products, scenes, shapes
 from model.tasks.counting import KINDS, SUITE, WEIGHTS, judge
 from model.tasks.counting_plans import LEVELS
 from model.tasks.pictograms import HELD_OUT_KINDS
