@@ -154,7 +154,6 @@ def _names(
             color, kind = (other[0], kind) if rng.random() < 0.5 else (color, other[1])
         if (color, kind) not in drawn:
             drawn.append((color, kind))
-    drawn = [drawn[i] for i in rng.permutation(n)]
     # All names turn by one step, which brings the target's to where the seed wants it: nothing sets it apart.
     steps = turn.even(len(COLORS)) - drawn[target][0], turn.even(len(stock)) - drawn[target][1]
     return [(COLORS[(color + steps[0]) % len(COLORS)], stock[(kind + steps[1]) % len(stock)]) for color, kind in drawn]
@@ -173,7 +172,6 @@ def _cents(
             digits[:kept] = drawn[int(rng.integers(len(drawn)))][:kept]
         if digits not in drawn:
             drawn.append(digits)
-    drawn = [drawn[i] for i in rng.permutation(n)]
     wanted = [turn.even(base) for base in bases]
     target = targets[0]
     if kind in ("cheapest", "dearest"):

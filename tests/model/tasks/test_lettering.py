@@ -68,6 +68,16 @@ def test_capitals_are_as_tall_as_asked(font: str, cap: int) -> None:
 
 
 @pytest.mark.parametrize("font", ALL_FONTS)
+@pytest.mark.parametrize("cap", [7, 12, 20])
+def test_a_text_is_set_as_wide_as_its_font_sets_it(font: str, cap: int) -> None:
+    """Against Pillow's own setting of the whole line, but for the rounding of advances to whole pixels."""
+    capital = ImageFont.truetype(FOLDER / f"{font}.ttf", 200).getbbox("H")
+    points = cap * 200 / (capital[3] - capital[1])
+    left, _, right, _ = ImageFont.truetype(FOLDER / f"{font}.ttf", points).getbbox("$46.28 mango")
+    assert extent("$46.28 mango", font, cap)[0] == pytest.approx(right - left, rel=0.12)
+
+
+@pytest.mark.parametrize("font", ALL_FONTS)
 def test_a_price_on_twelve_pixels_tells_all_its_digits_apart(font: str) -> None:
     prices = [np.asarray(run(f"{digit}.{digit}{digit}", font, 12).resize((48, 16)), dtype=float) for digit in range(10)]
     for i, a in enumerate(prices):
