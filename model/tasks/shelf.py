@@ -26,6 +26,7 @@ TAG_MARGIN_PX = 3  # paper around the text of a tag, each side
 _BOARD_PX = (4, 8)  # a board without tags
 _LEAST_PX = 12  # the shorter side of the room for a product
 _FILL = (0.78, 1.0)  # of the room for it, that a product takes on its tighter side
+_CAP_PX = (7, 14)  # of a lettering that the caller leaves to us
 _LINE_GAP = 0.45  # of the cap height, between two lines of a tag
 
 
@@ -133,11 +134,11 @@ def draw(
 def _fitting_lettering(
     rng: np.random.Generator, rows: Sequence[Sequence[Item | None]], width: int, split: Split
 ) -> Lettering:
-    """A font of the split's, at the largest cap height from 14 pixels down at which every tag fits its place."""
+    """A font of the split's, at the largest cap height at which every tag fits its place."""
     choice = fonts(split)
     font = choice[int(rng.integers(len(choice)))]
     texts = [(line, width // len(row)) for row in rows for item in row if item for line in item.lines]
-    for cap in range(14, 6, -1):
+    for cap in range(_CAP_PX[1], _CAP_PX[0] - 1, -1):
         if all(extent(text, font, cap)[0] + 2 * TAG_MARGIN_PX + 2 <= place for text, place in texts):
             return Lettering(font, cap)
     raise ValueError(f"the tags do not fit on {width} pixels even at the smallest print; draw fewer places a row")
