@@ -22,7 +22,9 @@ def boxes() -> st.SearchStrategy[Box]:
     return st.builds(lambda x, y, w, h: (float(x), float(y), float(x + w), float(y + h)), corner, corner, side, side)
 
 
-COLORED = st.builds(lambda box, color: at(*box, color), boxes(), st.sampled_from(("red", "blue", "green", "pink")))
+COLORED = st.builds(
+    lambda box, color: at(*box, color=color), boxes(), st.sampled_from(("red", "blue", "green", "pink"))
+)
 
 
 def test_relations_hold_fail_or_are_too_close_to_call() -> None:
