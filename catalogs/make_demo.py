@@ -1,6 +1,6 @@
 """Make the bundled catalog: `python catalogs/make_demo.py` writes demo.parquet next to this file.
 
-Scenes come from the test split of the counting task, so no checkpoint has been trained on them or on their layouts.
+Scenes come from the test split of the shapes lesson, so no checkpoint has been trained on them or on their layouts.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from model.tasks import counting
+from model.tasks import shapes
 from model.tasks.scenes import draw
 
 DEMO = Path(__file__).with_name("demo.parquet")
@@ -24,7 +24,7 @@ SIZES = ((168, 168), (252, 252), (336, 336), (320, 240), (240, 320), (400, 300))
 FORMATS = ("PNG", "JPEG", "WEBP")
 LOSSY_QUALITY = 92
 THINGS = (1, 6)
-KINDS: tuple[tuple[counting.Kind, ...], ...] = (
+KINDS: tuple[tuple[shapes.Kind, ...], ...] = (
     ("count", "locate", "exists"),
     ("count", "exists"),
     ("locate", "count"),
@@ -48,9 +48,9 @@ def make_row(index: int) -> dict[str, Any]:
     width, height = SIZES[index % len(SIZES)]
     # Shifted once a round, so that every size meets every format.
     image_format = FORMATS[(index + index // len(SIZES)) % len(FORMATS)]
-    rng = counting.scene_rng(FIRST_SEED + index, "test")
-    scene = draw(rng, width=width, height=height, count=THINGS, layouts=counting.layouts("test"))
-    cases = [counting.pose(scene, rng, (kind,)) for kind in KINDS[index % len(KINDS)]]
+    rng = shapes.scene_rng(FIRST_SEED + index, "test")
+    scene = draw(rng, width=width, height=height, count=THINGS, layouts=shapes.layouts("test"))
+    cases = [shapes.pose(scene, rng, (kind,)) for kind in KINDS[index % len(KINDS)]]
     image_id = f"demo-{index:02d}"
     return {
         "image_id": image_id,

@@ -13,7 +13,7 @@ from model.cache import CacheLayout
 from model.config import Config
 from model.engine import NativeEngine, Request
 from model.image import plan
-from model.tasks import counting
+from model.tasks import shapes
 from model.tasks.scenes import draw
 
 SEED = 700_000
@@ -36,7 +36,7 @@ def capacity(checkpoint: str, budget_bytes: int) -> dict[str, Any]:
         checkpoint, kv_budget_bytes=budget_bytes, device="cpu", dtype="float32", max_output_tokens=OUTPUT_TOKENS
     )
     try:
-        rng = counting.scene_rng(SEED, "test")
+        rng = shapes.scene_rng(SEED, "test")
         scene = draw(rng, width=SIDE_PIXELS, height=SIDE_PIXELS, count=(THINGS, THINGS))
         request = Request(scene.image, (QUESTION,), OUTPUT_TOKENS)
         allocated = _as_allocated(engine, request)

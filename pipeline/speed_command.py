@@ -15,7 +15,7 @@ from typing import Any, TextIO
 import torch
 
 from model.engine import Request
-from model.tasks import counting
+from model.tasks import shapes
 from model.tasks.scenes import draw
 from model.weights import load, revision
 
@@ -91,13 +91,13 @@ def _measure(options: Options, checkpoint: str, err: TextIO) -> dict[str, Any]:
 
 
 def draw_requests(images: int, questions: int, max_output_tokens: int) -> list[Request]:
-    """Scenes of the counting task's test split in SIZES, each with `questions` questions; always the same ones."""
+    """Scenes of the shapes lesson's test split in SIZES, each with `questions` questions; always the same ones."""
     requests = []
     for index in range(images):
         width, height = SIZES[index % len(SIZES)]
-        rng = counting.scene_rng(FIRST_SEED + index, "test")
-        scene = draw(rng, width=width, height=height, count=THINGS, layouts=counting.layouts("test"))
-        asked = tuple(counting.pose(scene, rng).question for _ in range(questions))
+        rng = shapes.scene_rng(FIRST_SEED + index, "test")
+        scene = draw(rng, width=width, height=height, count=THINGS, layouts=shapes.layouts("test"))
+        asked = tuple(shapes.pose(scene, rng).question for _ in range(questions))
         requests.append(Request(scene.image, asked, max_output_tokens))
     return requests
 

@@ -40,7 +40,7 @@ REGISTRY_HOSTS = re.compile(
 MACHINE_PATHS_ALLOWED = {
     "/opt/dlami",  # documented by AWS
 }
-BINARY = {".npz", ".parquet", ".safetensors", ".png", ".jpg", ".webp", ".gif", ".arrow"}
+BINARY = {".npz", ".parquet", ".safetensors", ".png", ".jpg", ".webp", ".gif", ".arrow", ".ttf"}
 
 
 @cache

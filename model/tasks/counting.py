@@ -1,283 +1,188 @@
-"""The first skill, counting and locating: pose a question about a scene, write the reference response, judge one.
+"""The suite "counting": how many of something there are, with a box around each.
 
-A response thinks in primitives, left to right, then answers:
+Levels: "shapes" draws scenes and count questions as the lesson `shapes` does, in its form of response; "easy", "medium"
+and "hard" draw collages and shelves with up to 5, 10 and 20 things to count, every number from 0 on as often as any
+other, for each kind of question:
 
-    <｜ref｜>green square<｜/ref｜><｜box｜>[[12,40,210,260],[500,31,690,230]]<｜/box｜></think>2
-    <｜ref｜>pink heart<｜/ref｜>none</think>0
+    coarse     how many cups are there?
+    attribute  how many red cups, large cups, red things are there?
+    position   how many cups are in the left half?
+    shelf      how many red bottles are on the shelf? how many cans are on the top shelf?
 
-Numbers are 0..999 of the image's width and height. The short answers, by kind of question:
+The thinking of a coarse question says what it looks for, boxes all of it at once and tallies; that of the others (fine)
+scans what might count one by one, left to right, and names each for what it is. A box counts towards the answer when
+its label is the one asked for, or when it has none:
 
-    count   the number of targets, "0" when there are none
-    exists  "yes" or "no"
-    locate  "found 2", or "none"
-    list    the number of all things on the image
-
-Splits never meet: the generator of a case comes from (split, seed). The test split also keeps its layouts to itself:
-training and validation place things freely or in a row, test places them on a grid, a circle, a diagonal or in a
-cluster (`layouts.TRAINING_LAYOUTS`, `layouts.HELD_OUT_LAYOUTS`).
+    I look for cups. <｜ref｜>cup<｜/ref｜><｜box｜>[[12,40,210,260],[500,31,690,230]]<｜/box｜> 2 in total.</think>2
+    I look for red cups. <｜ref｜>red cup<｜/ref｜><｜box｜>[[12,40,210,260]]<｜/box｜> 1.
+        <｜ref｜>blue cup<｜/ref｜><｜box｜>[[500,31,690,230]]<｜/box｜> no. 1 in total.</think>1
 """
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cache
-from itertools import product
-from typing import Literal
+from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from model.primitives import FRAME_MAX, format_boxes, parse, well_formed
+from model.primitives import Primitive, format_boxes, parse, well_formed
 from model.prompt import END_REF, END_THINK, REF
-from model.tasks.layouts import HELD_OUT_LAYOUTS, TRAINING_LAYOUTS
-from model.tasks.matching import Box, mean_iou
-from model.tasks.scenes import COLORS, SHAPES, SIZES, Scene, Thing, draw
+from model.tasks import counting_shelves, scenes, shapes
+from model.tasks.collages import arrange, canvas, paint
+from model.tasks.counting_plans import LEVELS, cells_of, plan, sides_of
+from model.tasks.counting_shelves import Counted
+from model.tasks.looks import choose_look
+from model.tasks.matching import Box, hits, mean_iou
+from model.tasks.suite import (
+    Case,
+    Split,
+    Suite,
+    Verdict,
+    final_answer,
+    rng_of,
+    stratum,
+    to_frame,
+    to_pixels,
+    verdict,
+)
 
-Kind = Literal["count", "locate", "exists", "list"]
-Split = Literal["train", "validation", "test"]
-KINDS: tuple[Kind, ...] = ("count", "locate", "exists", "list")
-SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+KINDS = ("coarse", "attribute", "position", "shelf")
 
-NOTHING = "none"  # stands where the boxes would, and is the answer to "locate", when nothing was asked for
+# Our own weights; 0.7 and the curve of the count are the paper's. `tally`: there are as many boxes as the answer says.
+# `form`: the grammar is kept, thinking ends, and no box is given twice.
+WEIGHTS = {"count": 0.7, "boxes": 0.15, "tally": 0.05, "form": 0.1}
+FOUND_IOU = 0.5  # a box has found a thing from here on
 
-_TEMPLATES: dict[Kind, tuple[str, ...]] = {
-    "count": (
-        "how many {many} are there?", "how many {many} do you see?", "how many {many} are in the image?",
-        "count the {many}.", "count every {one}.", "number of {many}?",
-    ),
-    "locate": (
-        "where is the {one}?", "where are the {many}?", "find the {one}.", "find the {many}.",
-        "locate every {one}.", "point to the {one}.", "point to the {many}.", "show me all {many}.",
-    ),
-    "exists": (
-        "is there {a_one}?", "is there {a_one} in the image?", "can you see {a_one}?",
-        "are there any {many}?", "does the image show any {many}?", "do you see any {many}?",
-    ),
-    "list": (
-        "list everything.", "list all things.", "find all things.", "find everything.",
-        "what is where?", "what is in the image?",
-    ),
-}  # fmt: skip
-_CAPITALISED_SHARE = 0.25
+# The lesson's scenes: squares at, below and above what the default checkpoint sees at once, and common photo shapes.
+_SHAPES_CANVASES = ((168, 168), (252, 252), (320, 240), (240, 320), (300, 200), (200, 300), (320, 180))
+_SHAPES_COUNT = (1, 6)
 
-# Which attributes a question names, in the order of the words, and how often.
-_LEVELS: tuple[tuple[str, ...], ...] = (
-    (), ("shape",), ("color",), ("color", "shape"), ("size", "shape"), ("size", "color", "shape"),
+_TEMPLATES = (
+    "how many {many}{verb}{place}?", "how many {many} do you see{place}?", "count the {many}{place}.",
+    "count every {one}{place}.", "number of {many}{place}?",
 )  # fmt: skip
-_LEVEL_WEIGHTS = (0.04, 0.2, 0.18, 0.28, 0.13, 0.17)
-_VALUES = {"size": SIZES, "color": COLORS, "shape": SHAPES}
-_ABSENT_SHARE: dict[Kind, float] = {"count": 0.25, "locate": 0.12, "exists": 0.5, "list": 0.0}
-_HARD_SHARE = 0.75  # of the absent labels: share as many attributes with the scene's things as can be
+_CAPITALISED_SHARE = 0.25
+_INTEGER = re.compile(r"\d+")
 
 
-@dataclass(frozen=True)
-class Case:
-    """A question about an image and the truth. `targets` index `things`, left to right; `label` is in the singular."""
-
-    image: Image.Image
-    question: str
-    kind: Kind
-    label: str
-    things: tuple[Thing, ...]
-    targets: tuple[int, ...]
-    answer: str
-
-
-@dataclass(frozen=True)
-class Judgement:
-    """How a response did. `mean_iou` counts a missed or a surplus box as 0 and is None when no box was due or given."""
-
-    exact: bool
-    mean_iou: float | None
-    well_formed: bool
-    predicted: int
+def draw(seed: int, level: str, split: Split) -> Case:
+    """The case of (level, split, seed)."""
+    rng = rng_of("counting", level, split, seed)
+    if level == "shapes":
+        return _draw_shapes(rng, split)
+    most = LEVELS[level].most
+    kind, number = divmod(stratum(seed, len(KINDS) * (most + 1)), most + 1)
+    if KINDS[kind] == "shelf":
+        return _draw_shelf(rng, level, number, split)
+    return _draw_collage(rng, level, KINDS[kind], number, split)
 
 
-# ---- posing
+def _draw_shapes(rng: np.random.Generator, split: Split) -> Case:
+    width, height = _SHAPES_CANVASES[int(rng.integers(len(_SHAPES_CANVASES)))]
+    scene = scenes.draw(rng, width=width, height=height, count=_SHAPES_COUNT, layouts=shapes.layouts(split))
+    posed = shapes.pose(scene, rng, ["count"])
+    boxes = tuple(posed.things[i].box for i in posed.targets)
+    return Case(
+        "counting", "shapes", "count", scene.image, posed.question, posed.answer, shapes.response(posed), boxes,
+        {"label": posed.label, "plural": shapes.plural(posed.label),
+         "things": [_thing(each.shape, each.color, each.size, each.box) for each in posed.things]},
+    )  # fmt: skip
 
 
-def scene_rng(seed: int, split: Split) -> np.random.Generator:
-    """The generator of a split's scene: no two (split, seed) pairs share one."""
-    if split not in SPLITS:
-        raise ValueError(f"split must be one of {SPLITS}, got {split!r}")
-    if seed < 0:
-        raise ValueError(f"seed must be 0 or more, got {seed}")
-    return np.random.default_rng(np.random.SeedSequence([SPLITS.index(split), seed]))
+def _draw_collage(rng: np.random.Generator, level: str, kind: str, number: int, split: Split) -> Case:
+    """A collage with `number` things to count."""
+    bounds = LEVELS[level]
+    width, height = canvas(rng, *bounds.canvas)
+    asked = plan(rng, kind, number, bounds, split)
+    sides = sides_of(rng, asked.items, bounds, min(width, height))
+    placed = arrange(rng, asked.items, sides, width, height, split, cells_of(asked.cells, width, height))
+    image = paint(rng, placed, choose_look(rng, split), width, height)
+    scanned = tuple((label, each.box) for label, each in zip(asked.labels, placed, strict=False))
+    things = [_thing(each.item.noun, each.item.color, each.item.size, each.box) for each in placed]
+    return _pose(rng, level, kind, Counted(image, asked.one, asked.many, asked.place, asked.label, scanned, things))
 
 
-def layouts(split: Split) -> tuple[str, ...]:
-    """The layouts of a split's scenes; test's are its own."""
-    return HELD_OUT_LAYOUTS if split == "test" else TRAINING_LAYOUTS
+def _draw_shelf(rng: np.random.Generator, level: str, number: int, split: Split) -> Case:
+    """A shelf with `number` products to count."""
+    return _pose(rng, level, "shelf", counting_shelves.draw(rng, number, counting_shelves.LEVELS[level], split))
 
 
-def case(
-    seed: int,
-    split: Split,
-    width: int,
-    height: int,
-    count: tuple[int, int],
-    *,
-    kinds: Sequence[Kind] | None = None,
-    present_only: bool = False,
-) -> Case:
-    """The case of (split, seed): a scene of `count` things on width x height pixels and one question about it."""
-    rng = scene_rng(seed, split)
-    scene = draw(rng, width=width, height=height, count=count, layouts=layouts(split))
-    return pose(scene, rng, kinds, present_only=present_only)
+def _pose(rng: np.random.Generator, level: str, kind: str, counted: Counted) -> Case:
+    """The case that asks for what counts in an image."""
+    boxes = tuple(sorted(box for name, box in counted.scanned if name == counted.label))
+    many = f"{counted.many} {counted.place}".strip()
+    return Case(
+        "counting", level, kind, counted.image, question_of(rng, counted.one, counted.many, counted.place),
+        str(len(boxes)), respond(kind, many, counted.label, counted.scanned, counted.image.size), boxes,
+        {"label": counted.label, "plural": many if counted.label.endswith(counted.place) else counted.many,
+         "things": counted.things},
+    )  # fmt: skip
 
 
-def pose(
-    scene: Scene, rng: np.random.Generator, kinds: Sequence[Kind] | None = None, present_only: bool = False
-) -> Case:
-    """Ask one question of one of the kinds (all by default). `present_only`: about something that is on the image."""
-    kinds = KINDS if kinds is None else kinds
-    if not kinds or set(kinds) - set(KINDS):
-        raise ValueError(f"kinds must be some of {KINDS}, got {tuple(kinds)}")
-    if present_only and not scene.things:
-        raise ValueError("an empty scene shows nothing to ask about: draw at least one thing or drop present_only")
-    kind = kinds[int(rng.integers(len(kinds)))]
-    values: tuple[str, ...] = ()
-    attributes: tuple[str, ...] = ()
-    if kind != "list":
-        absent = not scene.things or (not present_only and rng.random() < _ABSENT_SHARE[kind])
-        attributes, values = _absent_label(scene, rng) if absent else _present_label(scene, rng, kind)
-    targets = tuple(
-        i
-        for i in sorted(range(len(scene.things)), key=lambda i: scene.things[i].box)
-        if all(getattr(scene.things[i], name) == value for name, value in zip(attributes, values, strict=True))
-    )
-    label = " ".join(values if "shape" in attributes else (*values, "thing"))
-    template = _TEMPLATES[kind][int(rng.integers(len(_TEMPLATES[kind])))]
-    article = "an" if label[0] in "aeiou" else "a"
-    question = template.format(one=label, many=plural(label), a_one=f"{article} {label}")
-    if rng.random() < _CAPITALISED_SHARE:
-        question = question[0].upper() + question[1:]
-    return Case(scene.image, question, kind, label, scene.things, targets, _answer(kind, len(targets)))
+def _thing(noun: str, color: str, size: str, box: Box) -> dict[str, Any]:
+    return {"noun": noun, "color": color, "size": size, "box": list(box)}
 
 
-def plural(label: str) -> str:
-    """The plural of a label: "red cross" -> "red crosses"."""
-    return label + ("es" if label.endswith(("s", "x")) else "s")
-
-
-def _answer(kind: Kind, found: int) -> str:
-    if kind == "exists":
-        return "yes" if found else "no"
-    if kind == "locate":
-        return f"found {found}" if found else NOTHING
-    return str(found)
-
-
-_Label = tuple[tuple[str, ...], tuple[str, ...]]  # the attributes named and their values
-
-
-def _tally(scene: Scene, attributes: tuple[str, ...]) -> dict[tuple[str, ...], int]:
-    """How many things carry each combination of values that occurs."""
-    tally: dict[tuple[str, ...], int] = {}
-    for thing in scene.things:
-        values = tuple(getattr(thing, name) for name in attributes)
-        tally[values] = tally.get(values, 0) + 1
-    return tally
-
-
-def _present_label(scene: Scene, rng: np.random.Generator, kind: Kind) -> _Label:
-    """A label that selects something. Where the number matters, larger ones are preferred."""
-    coarse = 0 if kind == "count" else 1  # "is there a thing?" and "find the things." ask nothing
-    tallies = {level: _tally(scene, _LEVELS[level]) for level in range(coarse, len(_LEVELS))}
-    if kind != "exists":
-        numbers = sorted({number for level, tally in tallies.items() if level for number in tally.values()})
-        # In proportion to the number: most labels of most scenes select one thing, and 1 must not be a safe guess.
-        wanted = numbers[_pick(rng, numbers)]
-        tallies = {
-            level: chosen
-            for level, tally in tallies.items()
-            if (chosen := {values: number for values, number in tally.items() if number == wanted})
-        }
-    level = _pick_level(rng, list(tallies))
-    options = list(tallies[level])
-    return _LEVELS[level], options[int(rng.integers(len(options)))]
-
-
-def _absent_label(scene: Scene, rng: np.random.Generator) -> _Label:
-    """A label that selects nothing, mostly one whose words are true of things on the scene, but never together."""
-    absent: dict[int, list[tuple[str, ...]]] = {}
-    for level, attributes in enumerate(_LEVELS):
-        present = _tally(scene, attributes)
-        absent[level] = [values for values in _combinations(attributes) if values not in present]
-    absent = {level: options for level, options in absent.items() if options}
-    level = _pick_level(rng, list(absent))
-    attributes, options = _LEVELS[level], absent[level]
-    if rng.random() < _HARD_SHARE:
-        # A shared size alone makes no near miss.
-        weight = {"size": 1, "color": 2, "shape": 2}
-        seen = [(weight[name], {getattr(thing, name) for thing in scene.things}) for name in attributes]
-        shared = [sum(w for value, (w, s) in zip(values, seen, strict=True) if value in s) for values in options]
-        most = max(shared)
-        options = [values for values, number in zip(options, shared, strict=True) if number == most]
-    return attributes, options[int(rng.integers(len(options)))]
-
-
-def _pick_level(rng: np.random.Generator, levels: list[int]) -> int:
-    return levels[_pick(rng, [_LEVEL_WEIGHTS[level] for level in levels])]
-
-
-def _pick(rng: np.random.Generator, weights: Sequence[float]) -> int:
-    """An index, in proportion to its weight."""
-    rest = rng.random() * sum(weights)
-    for i, weight in enumerate(weights):
-        rest -= weight
-        if rest < 0:
-            return i
-    return len(weights) - 1
-
-
-@cache
-def _combinations(attributes: tuple[str, ...]) -> list[tuple[str, ...]]:
-    return list(product(*(_VALUES[name] for name in attributes)))
+def question_of(rng: np.random.Generator, one: str, many: str, place: str) -> str:
+    """How many of a thing there are, in one of several phrasings; `place` is "in the left half" or empty."""
+    template = _TEMPLATES[int(rng.integers(len(_TEMPLATES)))]
+    place = f" {place}" if place else ""
+    question = template.format(one=one, many=many, place=place, verb=" are" if place else " are there")
+    return question[0].upper() + question[1:] if rng.random() < _CAPITALISED_SHARE else question
 
 
 # ---- the reference response
 
 
-def response(case: Case) -> str:
-    """Thinking in primitives, the end of thinking, and the answer."""
-    width, height = case.image.size
-    boxes = [frame_box(case.things[i].box, width, height) for i in case.targets]
-    thinking = format_boxes(case.label, boxes) if boxes else f"{REF}{case.label}{END_REF}{NOTHING}"
-    return f"{thinking}{END_THINK}{case.answer}"
-
-
-def frame_box(box: Box, width: int, height: int) -> tuple[int, int, int, int]:
-    """A box in pixels of a width x height image, in the frame 0..999."""
-    x1, y1, x2, y2 = box
-    return (
-        round(x1 / width * FRAME_MAX),
-        round(y1 / height * FRAME_MAX),
-        round(x2 / width * FRAME_MAX),
-        round(y2 / height * FRAME_MAX),
-    )
+def respond(kind: str, many: str, label: str, scanned: Sequence[tuple[str, Box]], size: tuple[int, int]) -> str:
+    """Thinking and answer. `scanned`: what might count, as (what it is called, its box in pixels)."""
+    ordered = [(name, to_frame(box, size)) for name, box in sorted(scanned, key=lambda each: each[1])]
+    found = sum(name == label for name, _ in ordered)
+    if not ordered:
+        steps = [f"{REF}{label}{END_REF}none."]
+    elif kind == "coarse":
+        steps = [format_boxes(label, [frame for _, frame in ordered])]
+    else:
+        steps, counted = [], 0
+        for name, frame in ordered:
+            counted += name == label
+            steps.append(f"{format_boxes(name, [frame])} {f'{counted}.' if name == label else 'no.'}")
+    return f"I look for {many}. {' '.join(steps)} {found} in total.{END_THINK}{found}"
 
 
 # ---- judging
 
 
-def judge(case: Case, response_text: str) -> Judgement:
-    """Score a response: the answer after </think> word for word, its boxes one to one, and the form of its primitives.
+def judge(case: Case, response: str) -> Verdict:
+    """Score a response to a case of this suite."""
+    assert case.boxes is not None, case.question
+    primitives = parse(response)
+    counted = [each for each in primitives if _counts(each, case)]
+    boxes: list[Box] = [to_pixels(each.frame, case.size) for each in counted]  # type: ignore[misc]
+    due = max(len(boxes), len(case.boxes))
+    answer, gold = _number(final_answer(response)), int(case.answer)
+    twice = len({each.frame for each in primitives}) < len(primitives)
+    parts = {
+        "count": 0.0 if answer is None else math.exp(-3 * abs(answer - gold) / (gold + 1)),
+        "boxes": hits(boxes, case.boxes, FOUND_IOU) / due if due else 1.0,
+        "tally": float(answer == len(boxes)),
+        "form": float(well_formed(response) and END_THINK in response and not twice),
+    }
+    return verdict(SUITE, response, parts, exact=answer == gold, iou=mean_iou(boxes, case.boxes))
 
-    A response that never ends its thinking has no answer, so is never exact; its boxes count all the same.
-    """
-    _, end, answer = response_text.partition(END_THINK)
-    width, height = case.image.size
-    scale = (width / FRAME_MAX, height / FRAME_MAX)
-    predicted: list[Box] = []
-    for primitive in parse(response_text):
-        if primitive.kind == "box":
-            x1, y1, x2, y2 = primitive.frame
-            predicted.append((x1 * scale[0], y1 * scale[1], x2 * scale[0], y2 * scale[1]))
-    return Judgement(
-        exact=bool(end) and answer.strip() == case.answer,
-        mean_iou=mean_iou(predicted, [case.things[i].box for i in case.targets]),
-        well_formed=well_formed(response_text),
-        predicted=len(predicted),
-    )
+
+def _counts(primitive: Primitive, case: Case) -> bool:
+    """Whether a primitive is a box around something that the response counts."""
+    named = primitive.label is None or primitive.label.casefold() in (case.truth["label"], case.truth["plural"])
+    return primitive.kind == "box" and named
+
+
+def _number(answer: str | None) -> int | None:
+    """The one number of an answer; None where there is none, or several."""
+    numbers = _INTEGER.findall(answer or "")
+    return int(numbers[0]) if len(numbers) == 1 and len(numbers[0]) < 10 else None
+
+
+SUITE = Suite("counting", ("shapes", *LEVELS), WEIGHTS, draw, judge)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-# The test split's families never appear in training (see `counting`).
+# The test split's families never appear in training (see `shapes`).
 TRAINING_LAYOUTS = ("uniform", "row")
 HELD_OUT_LAYOUTS = ("grid", "circle", "diagonal", "cluster")
 

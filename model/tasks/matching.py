@@ -15,6 +15,11 @@ def mean_iou(predicted: Sequence[Box], targets: Sequence[Box]) -> float | None:
     return _matched_iou(predicted, targets) / due if due else None
 
 
+def hits(predicted: Sequence[Box], targets: Sequence[Box], threshold: float) -> int:
+    """How many targets have a prediction of their own at the IoU threshold, which is above 0.5 or targets lie apart."""
+    return sum(any(iou(box, target) >= threshold for box in predicted) for target in targets)
+
+
 def iou(a: Box, b: Box) -> float:
     """Intersection over union; a box with no area, or turned inside out, overlaps nothing."""
     overlap = max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))

@@ -150,13 +150,27 @@ _CONTOURS = _unit_contours()
 
 def make_figure(rng: np.random.Generator, shape: str, color: str, size: str, image_side: int) -> Figure:
     """A figure whose longer side fits `size` on an image whose shorter side is `image_side`; perhaps turned."""
+    contours = _turned(rng, shape)
+    return _scaled(contours, rng.uniform(*_SIDE[size]) * image_side, shape, color, size)
+
+
+def sized_figure(rng: np.random.Generator, shape: str, color: str, size: str, side: float) -> Figure:
+    """A figure whose longer side is `side` pixels, whatever its `size` is called; perhaps turned."""
+    return _scaled(_turned(rng, shape), side, shape, color, size)
+
+
+def _turned(rng: np.random.Generator, shape: str) -> tuple[Points, ...]:
     contours = _CONTOURS[shape]
     if shape in _MAX_TURN and rng.random() < 0.6:
         angle = math.radians(rng.uniform(-_MAX_TURN[shape], _MAX_TURN[shape]))
         turn = np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
         contours = tuple(contour @ turn for contour in contours)
+    return contours
+
+
+def _scaled(contours: tuple[Points, ...], side: float, shape: str, color: str, size: str) -> Figure:
     low, high = contours[0].min(axis=0), contours[0].max(axis=0)
-    scale = rng.uniform(*_SIDE[size]) * image_side / (high - low).max()
+    scale = side / (high - low).max()
     extent = (high - low) * scale
     return Figure(
         shape, color, size, tuple((contour - low) * scale for contour in contours), (float(extent[0]), float(extent[1]))
@@ -240,17 +254,18 @@ def _background(rng: np.random.Generator, width: int, height: int) -> Image.Imag
     if style == 0:
         return canvas
     if style == 1:
-        weights = _gradient(rng, width, height)
+        weights = gradient(rng, width, height)
     elif style == 2:
         cells = rng.integers(0, 256, size=(int(rng.integers(4, 20)), int(rng.integers(4, 20))), dtype=np.uint8)
         weights = Image.fromarray(cells).resize((width, height), Image.Resampling.BICUBIC)
     else:
-        weights = _bands(rng, width, height, checker=style == 4)
+        weights = bands(rng, width, height, checker=style == 4)
     canvas.paste(_rgb(second), (0, 0), weights)
     return canvas
 
 
-def _gradient(rng: np.random.Generator, width: int, height: int) -> Image.Image:
+def gradient(rng: np.random.Generator, width: int, height: int) -> Image.Image:
+    """A ramp 0..255 across the image, in any direction."""
     angle = rng.uniform(0, math.tau)
     across = np.linspace(-1, 1, width, dtype=np.float32) * math.cos(angle)
     down = np.linspace(-1, 1, height, dtype=np.float32) * math.sin(angle)
@@ -259,7 +274,8 @@ def _gradient(rng: np.random.Generator, width: int, height: int) -> Image.Image:
     return Image.fromarray(ramp.astype(np.uint8))
 
 
-def _bands(rng: np.random.Generator, width: int, height: int, *, checker: bool) -> Image.Image:
+def bands(rng: np.random.Generator, width: int, height: int, *, checker: bool) -> Image.Image:
+    """Stripes, upright or level, or a chequered board; 0 and 255."""
     period = rng.uniform(0.06, 0.25) * min(width, height)
     columns = (np.arange(width) + rng.uniform(0, period)) // period % 2 == 1
     rows = (np.arange(height) + rng.uniform(0, period)) // period % 2 == 1

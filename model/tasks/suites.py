@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from model.tasks import counting, reading, spatial
 from model.tasks.suite import Suite
 
-SUITES: dict[str, Suite] = {}
+SUITES: dict[str, Suite] = {suite.name: suite for suite in (counting.SUITE, spatial.SUITE, reading.SUITE)}
 
 
 def suite_of(name: str) -> Suite:

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from PIL import Image
 
 from ..engine import NativeEngine, Request
-from ..tasks import counting
-from ..tasks.counting import Case
+from ..tasks import shapes
 from ..tasks.scenes import draw
+from ..tasks.shapes import Case
 
 # Sizes of the held-out scenes, in pixels: squares at, below and above what the tower sees, and common photo shapes.
 TEST_CANVASES = ((168, 168), (252, 252), (400, 400), (320, 240), (240, 320), (300, 200), (200, 300), (320, 180))
@@ -22,10 +22,10 @@ def test_cases(scenes: int, count: tuple[int, int] = (1, 6)) -> list[tuple[Case,
     """For each of `scenes` held-out scenes one question of every kind. Layouts and seeds were never trained on."""
     cases = []
     for seed in range(scenes):
-        rng = counting.scene_rng(seed, "test")
+        rng = shapes.scene_rng(seed, "test")
         width, height = TEST_CANVASES[seed % len(TEST_CANVASES)]
-        scene = draw(rng, width=width, height=height, count=count, layouts=counting.layouts("test"))
-        cases.append(tuple(counting.pose(scene, rng, [kind]) for kind in counting.KINDS))
+        scene = draw(rng, width=width, height=height, count=count, layouts=shapes.layouts("test"))
+        cases.append(tuple(shapes.pose(scene, rng, [kind]) for kind in shapes.KINDS))
     return cases
 
 
@@ -46,11 +46,11 @@ def respond(engine: NativeEngine, cases: Sequence[tuple[Case, ...]], blind: bool
 
 def score(cases: Sequence[tuple[Case, ...]], responses: Sequence[tuple[str, ...]]) -> dict[str, float]:
     """Percent right by kind of question and over all, mean IoU of the boxes (0..1), percent well formed."""
-    right: dict[str, list[bool]] = {kind: [] for kind in counting.KINDS}
+    right: dict[str, list[bool]] = {kind: [] for kind in shapes.KINDS}
     overlaps, formed = [], []
     for questions, texts in zip(cases, responses, strict=True):
         for case, text in zip(questions, texts, strict=True):
-            judgement = counting.judge(case, text)
+            judgement = shapes.judge(case, text)
             right[case.kind].append(judgement.exact)
             formed.append(judgement.well_formed)
             if judgement.mean_iou is not None:
@@ -62,7 +62,7 @@ def score(cases: Sequence[tuple[Case, ...]], responses: Sequence[tuple[str, ...]
 
 def best_constant(cases: Sequence[tuple[Case, ...]]) -> dict[str, float]:
     """Percent that the commonest answer of each kind of question would get: what can be had without looking."""
-    answers: dict[str, Counter[str]] = {kind: Counter() for kind in counting.KINDS}
+    answers: dict[str, Counter[str]] = {kind: Counter() for kind in shapes.KINDS}
     for questions in cases:
         for case in questions:
             answers[case.kind][case.answer] += 1

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from ..config import Config
 from ..image import Geometry, TokenType, plan, span, to_patches
 from ..prompt import Tokenizer
-from ..tasks import counting
+from ..tasks import shapes
 from ..tasks.scenes import draw
 from .dense import DenseTargets, describe, patch_targets
 
@@ -34,7 +34,7 @@ class Lesson:
     batch: int
     count: tuple[int, int]
     questions: int = 0  # 0: the vision tower alone, on dense targets
-    kinds: tuple[counting.Kind, ...] = counting.KINDS
+    kinds: tuple[shapes.Kind, ...] = shapes.KINDS
     canvases: tuple[tuple[int, int], ...] = ((168, 168),)
     present_only: bool = False
     guidance: float = 1.0  # weight of the loss that shows the answer's tokens where to look
@@ -55,7 +55,7 @@ class Lesson:
         return replace(self, steps=max(round(self.steps * share), 1))
 
 
-ASKING: tuple[counting.Kind, ...] = ("count", "locate", "exists")  # the kinds of question that name a label
+ASKING: tuple[shapes.Kind, ...] = ("count", "locate", "exists")  # the kinds of question that name a label
 PHOTO_SHAPES = ((168, 168), (168, 168), (252, 252), (320, 240), (240, 320), (300, 200), (200, 300), (320, 180))
 
 # The default checkpoint's school. The tower learns to see on dense targets alone; then the language model to look at
@@ -103,7 +103,7 @@ class Lectures(IterableDataset[Batch]):
         tokenizer = Tokenizer(self.tokenizer_path)
         number = self.seed
         while True:
-            rng = counting.scene_rng(number, "train")
+            rng = shapes.scene_rng(number, "train")
             yield make_batch(self.lesson, self.config, tokenizer, rng)
             number += 1
 
@@ -148,7 +148,7 @@ def make_batch(lesson: Lesson, config: Config, tokenizer: Tokenizer, rng: np.ran
             for x1, y1, x2, y2 in boxes
         ]
         for _ in range(lesson.questions):
-            case = counting.pose(scene, rng, lesson.kinds, present_only=lesson.present_only)
+            case = shapes.pose(scene, rng, lesson.kinds, present_only=lesson.present_only)
             rows.append(_encode(case, tokenizer, image, [slot_of_cell[at] for at in cells]))
     order = torch.tensor(layout.order)
     in_slots = on_cells.in_order(order)
@@ -167,13 +167,13 @@ class _Row(NamedTuple):
     is_about: list[bool]
 
 
-def _encode(case: counting.Case, tokenizer: Tokenizer, image: int, slots: list[int]) -> _Row:
+def _encode(case: shapes.Case, tokenizer: Tokenizer, image: int, slots: list[int]) -> _Row:
     """One case as a row; `slots` has the IMAGE slot of each of the scene's things.
 
     Where to look: a token about an item looks at that thing's cell, a word of the label at everything it fits.
     """
     _, question = tokenizer.encode_question(case.question)
-    response = [*tokenizer.encode(counting.response(case)), tokenizer.eos_id]
+    response = [*tokenizer.encode(shapes.response(case)), tokenizer.eos_id]
     opening, between = tokenizer.piece_id("[["), tokenizer.piece_id("],[")
     about = {tokenizer.box_id, opening, between, *tokenizer.number_ids}
     look: list[set[int]] = [set() for _ in response]  # of the token that is read, so one before the one it predicts
@@ -199,7 +199,7 @@ def _encode(case: counting.Case, tokenizer: Tokenizer, image: int, slots: list[i
     return _Row(image, ids[:-1], labels, looks[:-1], (free + is_label)[:-1], (free + is_about)[:-1])
 
 
-def _fitting(word: str, case: counting.Case, slots: list[int]) -> set[int]:
+def _fitting(word: str, case: shapes.Case, slots: list[int]) -> set[int]:
     """Slots of the things that one word of a label fits."""
     pairs = zip(slots, case.things, strict=True)
     return {slot for slot, thing in pairs if word in (thing.shape, thing.color, thing.size, "thing")}

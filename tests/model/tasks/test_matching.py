@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.tasks.matching import Box, iou, mean_iou
+from model.tasks.matching import Box, hits, iou, mean_iou
 
 A: Box = (0.0, 0.0, 10.0, 10.0)
 B: Box = (20.0, 0.0, 30.0, 10.0)
@@ -51,3 +51,10 @@ def test_many_boxes_are_matched_one_to_one_too() -> None:
     boxes: list[Box] = [(i * 20.0, 0.0, i * 20.0 + 10, 10.0) for i in range(30)]
     assert mean_iou(boxes[::-1], boxes) == pytest.approx(1.0)
     assert mean_iou([*boxes, *boxes], boxes) == pytest.approx(0.5)
+
+
+def test_a_target_is_hit_once_however_many_boxes_lie_on_it() -> None:
+    near = (1.0, 0.0, 11.0, 10.0)
+    assert hits([A, A, near], [A, B], 0.5) == 1
+    assert hits([near, B], [A, B], 0.5) == 2 and hits([near, B], [A, B], 0.9) == 1
+    assert hits([], [A], 0.5) == 0 and hits([A], [], 0.5) == 0

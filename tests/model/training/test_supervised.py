@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from model.prompt import Tokenizer
-from model.tasks import counting
+from model.tasks import shapes
 from model.training.lessons import IGNORE, Batch, Lesson, make_batch
 from model.training.supervised import Student, Trainer
 from tests.conftest import DEFAULT_CHECKPOINT
@@ -25,7 +25,7 @@ TOKENIZER = Tokenizer(DEFAULT_CHECKPOINT)
 
 
 def batch_number(seed: int, lesson: Lesson = LESSON) -> Batch:
-    return make_batch(lesson, CONFIG, TOKENIZER, counting.scene_rng(seed, "train"))
+    return make_batch(lesson, CONFIG, TOKENIZER, shapes.scene_rng(seed, "train"))
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tokenizers
 
-from model.tasks import counting
+from model.tasks import shapes
 from model.tasks.scenes import COLORS, SHAPES, SIZES, draw
 from model.training import tokenizer as subject
 
@@ -49,11 +49,11 @@ def test_each_word_is_one_token_with_and_without_a_space(built: tokenizers.Token
     assert [word for word in words if len(built.encode(" " + word).ids) != 1] == []
 
 
-def test_the_words_of_the_counting_task_are_one_token_each(built: tokenizers.Tokenizer) -> None:
+def test_the_words_of_the_shapes_lesson_are_one_token_each(built: tokenizers.Tokenizer) -> None:
     rng = np.random.default_rng(0)
     scene = draw(rng, width=64, height=64, count=(2, 2))
     for _ in range(300):
-        question = counting.pose(scene, rng).question
+        question = shapes.pose(scene, rng).question
         assert len(built.encode(question).ids) == len(question.split()) + 1, built.encode(question).tokens
     labels = [word for words in (COLORS, SHAPES, SIZES) for word in words]
     assert [word for word in labels if len(built.encode(word).ids) != 1] == []
