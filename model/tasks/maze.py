@@ -22,20 +22,20 @@ A bare constant answer is then worth 0.2 on average.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
 
 from model.primitives import format_points, parse
 from model.prompt import END_THINK
-from model.tasks import maze_grids
 from model.tasks.maze_carving import ALGORITHMS, Maze, distances, make
 from model.tasks.maze_drawing import Look, Placement, choose_look, draw, place
 from model.tasks.maze_grids import BORDER, TOPOLOGIES, Floats, Grid
 from model.tasks.maze_judging import Field, Walk, follow, is_path, moves
-from model.tasks.maze_tracing import CLOSED, DEAD_END, corners, explore
+from model.tasks.maze_tracing import corners, thinking
 from model.tasks.suite import Case, Split, Suite, Verdict, final_answer, rng_of, same_answer, stratum, to_frame, verdict
 
 YES, NO = "True", "False"
@@ -76,9 +76,8 @@ def draw_case(seed: int, level: str, split: Split) -> Case:
     """The case of (level, split, seed)."""
     rng = rng_of("maze", level, split, seed)
     # Answers, topologies and algorithms in all combinations, each as often as the others.
-    kind = stratum(seed, 2 * len(TOPOLOGIES) * len(ALGORITHMS))
-    kind, solvable = kind // 2, kind % 2 == 0
-    topology, algorithm = TOPOLOGIES[kind % len(TOPOLOGIES)], ALGORITHMS[kind // len(TOPOLOGIES)]
+    combinations = list(product((True, False), TOPOLOGIES, ALGORITHMS))
+    solvable, topology, algorithm = combinations[stratum(seed, len(combinations))]
     ranges = _LEVELS[level]
     grid = _grid(rng, topology, ranges)
     placement = place(rng, grid, ranges.sides, ranges.corridor)
@@ -90,20 +89,13 @@ def draw_case(seed: int, level: str, split: Split) -> Case:
     image = draw(rng, placement, look, walls, centres[[maze.start, maze.goal]])
     truth = _truth(maze, placement, look, walls, centres) | {"algorithm": algorithm}
     answer = YES if solvable else NO
-    return Case(
-        "maze", level, topology, image, question, answer, _response(maze, centres, placement.size), None, truth
-    )
+    return Case("maze", level, topology, image, question, answer, _response(maze, centres, placement.size), None, truth)
 
 
 def _grid(rng: np.random.Generator, topology: str, level: _Level) -> Grid:
     first, second = (level.rings, level.sectors) if topology == "circular" else (level.cells, level.cells)
-    rows, columns = int(rng.integers(first[0], first[1] + 1)), int(rng.integers(second[0], second[1] + 1))
-    build = {
-        "rectangular": maze_grids.rectangular,
-        "circular": maze_grids.circular,
-        "hexagonal": maze_grids.hexagonal,
-    }
-    return build[topology](rows, columns)
+    rows, columns = (int(rng.integers(low, high, endpoint=True)) for low, high in (first, second))
+    return TOPOLOGIES[topology](rows, columns)
 
 
 def _question(rng: np.random.Generator, look: Look) -> str:
@@ -142,24 +134,18 @@ def _truth(maze: Maze, placement: Placement, look: Look, walls: Floats, centres:
 def _response(maze: Maze, centres: Floats, size: tuple[int, int]) -> str:
     """The exploration, then the answer, with the shortest way if there is one."""
 
-    def points(cells: list[int]) -> str:
+    def points(cells: Sequence[int]) -> str:
         return format_points([to_frame(centres[cell].tolist(), size) for cell in cells])
 
-    text = ""
-    known = -1  # the cell where the next move starts, if that needs no saying
-    for move in explore(maze):
-        cells = corners(maze.grid, move.cells)
-        text += points(cells[1:] if cells[0] == known else cells) if cells else " "
-        text += move.end
-        known = move.cells[-1] if move.cells and move.end != DEAD_END else -1
-    return f"{text}{END_THINK}" + (YES + points(corners(maze.grid, maze.path)) if maze.path else NO)
+    answer = YES + points(corners(maze.grid, maze.path)) if maze.path else NO
+    return f"{thinking(maze, points)}{END_THINK}{answer}"
 
 
 # ---- judging
 
 
 def judge(case: Case, response: str) -> Verdict:
-    """Score a response by the case's truth alone. Without `</think>` all its points are thinking, and it has no answer."""
+    """Score a response by the case's truth alone. Without `</think>` it has no answer, and all its points think."""
     truth = case.truth
     maze = Field(truth)
     start, goal = truth["start"], truth["goal"]

@@ -92,7 +92,7 @@ def choose_look(rng: np.random.Generator, *, held_out: bool) -> Look:
     ground, ink = (light, dark) if rng.random() < 0.5 else (dark, light)
     away = 1 if ground > ink else -1
     ground_colors = _color(rng, ground, 14), _color(rng, ground - away * rng.uniform(8, 30), 14)
-    wall_colors = _color(rng, ink, 45), _color(rng, ink + away * rng.uniform(0, 25), 45)
+    wall_colors = _color(rng, ink, 45), _color(rng, ink + away * rng.uniform(10, 60), 45)
     colors = _apart([*ground_colors, *wall_colors])
     first, second = rng.permutation(len(colors))[:2]
     start, goal = rng.integers(len(shapes), size=2)

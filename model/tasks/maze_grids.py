@@ -8,14 +8,13 @@ the grid's extent starts at (0, 0). Walls are centre lines, arcs as short straig
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-TOPOLOGIES = ("rectangular", "circular", "hexagonal")
 BORDER = -1  # the owner of pieces that no door can open
 
 Floats = NDArray[np.float64]
@@ -58,7 +57,7 @@ class Grid:
         """[pairs], the length of the wall between each pair."""
         steps = np.hypot(*(self.pieces[:, 2:] - self.pieces[:, :2]).T)
         inner = self.owners != BORDER
-        return np.bincount(self.owners[inner], steps[inner], minlength=len(self.pairs))
+        return np.bincount(self.owners[inner], steps[inner], minlength=len(self.pairs)).astype(np.float64)
 
 
 @cache
@@ -132,3 +131,10 @@ def _grid(topology: str, cells: Sequence[tuple[Point, Sequence[Side]]]) -> Grid:
         pieces += [(*side[k], *side[k + 1]) for k in range(len(side) - 1)]
         owners += [owner] * (len(side) - 1)
     return Grid(topology, np.array([centre for centre, _ in cells]), tuple(pairs), np.array(pieces), np.array(owners))
+
+
+TOPOLOGIES: dict[str, Callable[[int, int], Grid]] = {
+    "rectangular": rectangular,
+    "circular": circular,
+    "hexagonal": hexagonal,
+}

@@ -10,11 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
-from model.primitives import Primitive
+from model.primitives import FRAME_MAX, Primitive
 from model.tasks.suite import to_pixels
 
 Point = tuple[float, float]
@@ -91,7 +92,7 @@ class Field:
 
 @dataclass
 class Walk:
-    """What a trace did. `explored`: cells seen before the first wall was crossed; `legal`: pairs of cells stepped between."""
+    """What a trace did. `explored`: cells seen before the first wall was crossed; `legal`: pairs stepped between."""
 
     explored: set[int]
     legal: set[tuple[int, int]] = field(default_factory=set)
@@ -99,11 +100,11 @@ class Walk:
 
 
 def moves(primitives: Sequence[Primitive], size: tuple[int, int]) -> list[list[Point]]:
-    """The point lists among the primitives, one a tag, in pixels."""
+    """The point lists among the primitives, one a tag, in pixels. A point off the image is taken to its edge."""
     lists: dict[int, list[Point]] = {}
     for primitive in primitives:
         if primitive.kind == "point":
-            x, y = to_pixels(primitive.frame, size)
+            x, y = to_pixels([min(max(number, 0), FRAME_MAX) for number in primitive.frame], size)
             lists.setdefault(primitive.group, []).append((x, y))
     return list(lists.values())
 
@@ -124,7 +125,7 @@ def follow(maze: Field, start: int, lists: Sequence[Sequence[Point]]) -> Walk:
             else:
                 cells = maze.passed(here, point)
                 visited.update(cells)
-                walk.legal.update((min(a, b), max(a, b)) for a, b in zip(cells, cells[1:], strict=False))
+                walk.legal.update((min(a, b), max(a, b)) for a, b in pairwise(cells))
                 if not walk.violations:
                     walk.explored.update(cells)
             here = point
@@ -135,4 +136,4 @@ def is_path(maze: Field, start: int, goal: int, points: Sequence[Point]) -> bool
     """Whether the points lead from the start's cell to the goal's without a wall in between."""
     if not points or not maze.lies_in(points[0], start) or not maze.lies_in(points[-1], goal):
         return False
-    return not any(maze.crosses(a, b) for a, b in zip(points, points[1:], strict=False))
+    return not any(maze.crosses(a, b) for a, b in pairwise(points))

@@ -3,14 +3,14 @@
 Each move is a list of points, a word says what stopped it, and the next move starts where the last one ended, or, after
 a dead end, at the last fork that has a branch left:
 
-    <｜point｜>[[start],[…],[fork]]<｜/point｜>fork<｜point｜>[[…],[…]]<｜/point｜>dead end<｜point｜>[[fork],[…]]<｜/point｜>goal
+    <｜point｜>[[start],…,[fork]]<｜/point｜>fork<｜point｜>[…]<｜/point｜>dead end<｜point｜>[[fork],…]<｜/point｜>goal
 
 A move names the centres of the cells where it starts, turns and ends. When nothing is left the last word is "closed".
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,9 +64,20 @@ def explore(maze: Maze) -> list[Move]:
         cells = [forks[-1], branch]
 
 
+def thinking(maze: Maze, write: Callable[[Sequence[int]], str]) -> str:
+    """The exploration as text; `write` turns cells into a list of points."""
+    text = ""
+    known: int | None = None  # the cell that the next move starts from without saying so
+    for move in explore(maze):
+        cells = corners(maze.grid, move.cells)
+        text += write(cells[1:] if cells[0] == known else cells) if cells else " "
+        text += move.end
+        known = move.cells[-1] if move.end == FORK else None
+    return text
+
+
 def corners(grid: Grid, cells: Sequence[int]) -> list[int]:
     """The cells but for those that the way passes straight through."""
     steps = np.diff(grid.centres[list(cells)], axis=0)
     turn = np.abs(steps[:-1, 0] * steps[1:, 1] - steps[:-1, 1] * steps[1:, 0]) > _STRAIGHT
     return [cell for k, cell in enumerate(cells) if k in (0, len(cells) - 1) or turn[k - 1]]
-
