@@ -17,6 +17,7 @@ from model.tasks.maze_grids import Grid
 ALGORITHMS = ("dfs", "prim", "kruskal")
 
 _LEAST_STEPS = 4  # from start to goal: a wall near the middle then leaves a step on either side of it
+_TRIES = 1000  # the easiest level's smallest grids need 3 on average
 _FAR = 0.55  # of the way to the farthest cell: a goal is no nearer
 
 
@@ -40,7 +41,7 @@ def make(rng: np.random.Generator, grid: Grid, algorithm: str, *, loops: int, so
 
     Only mazes that could be made either way are used, so that nothing but the cut tells them apart.
     """
-    while True:
+    for _ in range(_TRIES):
         doors = carve(rng, grid, algorithm)
         shut = [pair for pair in range(len(grid.pairs)) if pair not in doors]
         doors |= {shut[i] for i in rng.permutation(len(shut))[:loops]}
@@ -58,6 +59,7 @@ def make(rng: np.random.Generator, grid: Grid, algorithm: str, *, loops: int, so
         if solvable:
             return Maze(grid, frozenset(doors), start, goal, path, ())
         return Maze(grid, frozenset(cut[0]), start, goal, (), cut[1])
+    raise AssertionError(f"no maze of {grid.cells} {grid.topology} cells with {loops} loops could be cut")
 
 
 def carve(rng: np.random.Generator, grid: Grid, algorithm: str) -> set[int]:

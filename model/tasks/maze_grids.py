@@ -21,7 +21,7 @@ Floats = NDArray[np.float64]
 Point = tuple[float, float]
 Side = Sequence[Point]  # a polyline between two corners of a cell
 
-_PIECE = math.radians(12)  # an arc's piece turns no further: it leaves the arc by 0.03 at the widest rings
+_PIECE = math.radians(8)  # an arc's piece turns no further: it leaves the widest ring's arc by 0.03
 
 
 @dataclass(frozen=True, eq=False)
