@@ -21,6 +21,7 @@ Floats = NDArray[np.float64]
 Point = tuple[float, float]
 Side = Sequence[Point]  # a polyline between two corners of a cell
 
+_DEEPEST = 0.3  # how far a straight step between neighbours of a ring may leave the ring's middle
 _PIECE = math.radians(8)  # an arc's piece turns no further: it leaves the widest ring's arc by 0.03
 
 
@@ -90,6 +91,8 @@ def circular(rings: int, sectors: int) -> Grid:
     hub = sectors / math.tau
     middle = hub + rings
     step = math.tau / sectors
+    dip = (middle - 0.5) * (1 - math.cos(step / 2))
+    assert dip < _DEEPEST, (rings, sectors, "a straight step within the outer ring would graze the ring inside it")
 
     def at(radius: float, angle: float) -> Point:
         return middle + radius * math.cos(angle), middle + radius * math.sin(angle)

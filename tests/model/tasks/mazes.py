@@ -11,18 +11,15 @@ from model.tasks.maze_grids import TOPOLOGIES, Grid
 
 Point = tuple[float, float]
 
-_ROWS = {"rectangular": (2, 9), "circular": (1, 6), "hexagonal": (2, 9)}
-_COLUMNS = {"rectangular": (2, 9), "circular": (7, 24), "hexagonal": (2, 9)}
+_SECTORS = {2: (7, 9), 3: (10, 13), 4: (15, 20), 5: (15, 20), 6: (22, 28)}  # by rings, as the levels have them
 
 
 @st.composite
-def grids(draw: st.DrawFn, least: int = 2) -> Grid:
-    """A grid with at least this many rows and columns."""
+def grids(draw: st.DrawFn) -> Grid:
+    """A grid of any topology, 14 to 168 cells."""
     topology = draw(st.sampled_from(list(TOPOLOGIES)))
-    rows, columns = (
-        draw(st.integers(max(low, least), max(high, least)))
-        for low, high in (_ROWS[topology], _COLUMNS[topology])
-    )  # fmt: skip
+    rows = draw(st.integers(2, 6)) if topology == "circular" else draw(st.integers(4, 9))
+    columns = draw(st.integers(*_SECTORS[rows])) if topology == "circular" else draw(st.integers(4, 9))
     return TOPOLOGIES[topology](rows, columns)
 
 
