@@ -75,10 +75,10 @@ def place(rng: np.random.Generator, grid: Grid, sides: tuple[int, int], corridor
     turned = corners @ turn
     low, extent = turned.min(axis=0), turned.max(axis=0) - turned.min(axis=0)
     size = np.array([width, height])
-    margin = rng.uniform(0.02, 0.045) * min(width, height)
+    margin = rng.uniform(0.025, 0.05) * min(width, height)
     pitch = float(((size - 2 * margin) / extent).min())
     assert pitch >= corridor + _THINNEST, (grid.topology, grid.cells, width, height, pitch)
-    thickness = rng.uniform(_THINNEST, min(_THICKEST * pitch, pitch - corridor))
+    thickness = rng.uniform(_THINNEST, min(_THICKEST * pitch, pitch - corridor, 2 * margin - 1))
     corner = margin + rng.random(2) * (size - 2 * margin - extent * pitch)
     return Placement((width, height), turn * pitch, corner - low * pitch, pitch, float(thickness))
 

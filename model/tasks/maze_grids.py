@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, cached_property
 
 import numpy as np
@@ -34,10 +34,10 @@ class Grid:
     """
 
     topology: str
-    centres: Floats
-    pairs: tuple[tuple[int, int], ...]
-    pieces: Floats
-    owners: NDArray[np.int64]
+    centres: Floats = field(repr=False)
+    pairs: tuple[tuple[int, int], ...] = field(repr=False)
+    pieces: Floats = field(repr=False)
+    owners: NDArray[np.int64] = field(repr=False)
 
     @property
     def cells(self) -> int:

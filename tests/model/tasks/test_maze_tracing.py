@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 from hypothesis import given, settings
@@ -39,7 +40,7 @@ def test_the_exploration_steps_through_doors_only_and_starts_anew_only_at_forks(
         if move.end == CLOSED:
             continue
         assert move.cells[0] == maze.start if rank == 0 else move.cells[0] in forks
-        for a, b in zip(move.cells, move.cells[1:], strict=False):
+        for a, b in pairwise(move.cells):
             assert (min(a, b), max(a, b)) in opened and b not in seen, "a step into the unknown"
         seen.update(move.cells)
         forks |= {move.cells[-1]} if move.end == FORK else set()
@@ -90,7 +91,7 @@ def test_corners_leave_out_only_what_lies_on_the_straight_way(maze: Maze) -> Non
 
 def assert_straight(grid: Grid, cells: Sequence[int], kept: Sequence[int]) -> None:
     """Every cell left out lies on the segment between the kept ones around it, and the kept ones between do not."""
-    for a, b in zip(kept, kept[1:], strict=False):
+    for a, b in pairwise(kept):
         start, end = grid.centres[a], grid.centres[b]
         for cell in cells[cells.index(a) : cells.index(b)]:
             on = grid.centres[cell] - start
