@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from fractions import Fraction
 
 from hypothesis import strategies as st
@@ -13,7 +13,7 @@ from model.prompt import END_POINT, END_THINK, POINT
 from model.tasks.maze_grids import TOPOLOGIES, Grid
 from model.tasks.suite import Case, to_frame
 
-Point = tuple[float, float]
+Point = Sequence[float]  # x, y
 
 _SECTORS = {2: (7, 9), 3: (10, 13), 4: (15, 20), 5: (15, 20), 6: (22, 28)}  # by rings, as the levels have them
 

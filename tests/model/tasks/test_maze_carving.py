@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.tasks.maze_carving import ALGORITHMS, carve, distances, make, shortest
-from model.tasks.maze_grids import Grid, rectangular
+from model.tasks.maze_grids import Grid, circular, rectangular
 from tests.model.tasks.mazes import grids, joined
 
 SEEDS, BOTH = st.integers(0, 2**32), st.booleans()
@@ -69,6 +69,16 @@ def test_a_shortest_path_steps_through_doors_and_is_as_long_as_the_distance(
     opened = {grid.pairs[door] for door in doors}
     assert all((min(a, b), max(a, b)) in opened for a, b in pairwise(path))
     assert len(path) - 1 == distances(grid, doors, start)[goal] and len(set(path)) == len(path)
+
+
+def test_walls_are_as_long_with_a_solution_as_without() -> None:
+    grid = circular(4, 16)  # arcs of several lengths
+    for seed in range(60):
+        lengths = []
+        for solvable in (True, False):
+            maze = make(np.random.default_rng(seed), grid, "kruskal", loops=2, solvable=solvable)
+            lengths.append(grid.lengths.sum() - grid.lengths[list(maze.doors)].sum())
+        assert abs(lengths[0] - lengths[1]) < 0.02 * lengths[0]
 
 
 def test_a_solvable_maze_and_a_walled_one_of_the_same_draw_share_start_and_goal() -> None:
