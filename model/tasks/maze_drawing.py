@@ -6,6 +6,7 @@ Some looks are the test split's own (HELD_OUT_…). Units: pixels, continuous, p
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,7 +25,8 @@ _MARK_COLORS: dict[str, Color] = {
     "red": (222, 30, 36), "orange": (250, 134, 18), "yellow": (250, 220, 40), "green": (30, 164, 60),
     "cyan": (40, 206, 220), "blue": (30, 76, 226), "purple": (136, 44, 180), "pink": (250, 120, 190),
 }  # fmt: skip
-_APART = 120.0  # RGB distance that a mark's colour keeps from the ground and the walls
+_APART = 78.0  # weighted distance that a mark's colour keeps from the ground's: no yellow on white
+_EYE = (0.3, 0.59, 0.11)  # how much red, green and blue weigh in it
 _MAX_TURN = 9.0  # degrees to either side
 _MAX_STRETCH = 1.25
 _THINNEST = 2.0  # pixels
@@ -93,7 +95,7 @@ def choose_look(rng: np.random.Generator, *, held_out: bool) -> Look:
     away = 1 if ground > ink else -1
     ground_colors = _color(rng, ground, 14), _color(rng, ground - away * rng.uniform(8, 30), 14)
     wall_colors = _color(rng, ink, 45), _color(rng, ink + away * rng.uniform(10, 60), 45)
-    colors = _apart([*ground_colors, *wall_colors])
+    colors = _apart(ground_colors)
     first, second = rng.permutation(len(colors))[:2]
     start, goal = rng.integers(len(shapes), size=2)
     return Look(
@@ -149,11 +151,17 @@ def _color(rng: np.random.Generator, level: float, spread: float) -> Color:
     return r, g, b
 
 
-def _apart(others: list[Color]) -> list[str]:
-    """The mark colours that stand out from all others; the two that do most, where fewer do enough."""
-    distance = {name: min(math.dist(color, other) for other in others) for name, color in _MARK_COLORS.items()}
-    best = sorted(distance, key=lambda name: -distance[name])
-    return [name for rank, name in enumerate(best) if rank < 2 or distance[name] >= _APART]
+def _apart(grounds: Sequence[Color]) -> list[str]:
+    """The mark colours that stand out from the ground; the two that do most, where fewer do enough."""
+
+    def distance(name: str) -> float:
+        return min(
+            math.sqrt(sum(w * (a - b) ** 2 for w, a, b in zip(_EYE, _MARK_COLORS[name], ground, strict=True)))
+            for ground in grounds
+        )
+
+    best = sorted(_MARK_COLORS, key=distance, reverse=True)
+    return [name for rank, name in enumerate(best) if rank < 2 or distance(name) >= _APART]
 
 
 def _paper(rng: np.random.Generator, size: tuple[int, int], look: Look) -> Image.Image:
