@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from model.tasks import counting, reading, spatial
+from model.tasks import counting, maze, path_tracing, reading, spatial
 from model.tasks.suite import Suite
 
-SUITES: dict[str, Suite] = {suite.name: suite for suite in (counting.SUITE, spatial.SUITE, reading.SUITE)}
+SUITES: dict[str, Suite] = {
+    suite.name: suite for suite in (counting.SUITE, spatial.SUITE, reading.SUITE, maze.SUITE, path_tracing.PATH_TRACING)
+}
 
 
 def suite_of(name: str) -> Suite:

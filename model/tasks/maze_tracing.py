@@ -1,0 +1,83 @@
+"""How the reference explores a maze: depth first, the branch nearest to the goal first, back from every dead end.
+
+Each move is a list of points, a word says what stopped it, and the next move starts where the last one ended, or, after
+a dead end, at the last fork that has a branch left:
+
+    <｜point｜>[[start],…,[fork]]<｜/point｜>fork<｜point｜>[…]<｜/point｜>dead end<｜point｜>[[fork],…]<｜/point｜>goal
+
+A move names the centres of the cells where it starts, turns and ends. When nothing is left the last word is "closed".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from model.tasks.maze_carving import Maze
+from model.tasks.maze_grids import Grid
+
+FORK, DEAD_END, GOAL, CLOSED = "fork", "dead end", "goal", "closed"
+
+_STRAIGHT = 1e-6  # of a unit: what rounding leaves of a turn that is none
+
+
+@dataclass(frozen=True)
+class Move:
+    """The cells of one move, the first of them known already but for the very first move, and what ended it."""
+
+    cells: tuple[int, ...]
+    end: str
+
+
+def explore(maze: Maze) -> list[Move]:
+    """The moves of the exploration: up to the goal, or through all that can be reached."""
+    moves: list[Move] = []
+    seen = {maze.start}
+    forks: list[int] = []
+    cells = [maze.start]
+    away = ((maze.grid.centres - maze.grid.centres[maze.goal]) ** 2).sum(axis=1).round(6).tolist()
+
+    def new(cell: int) -> list[int]:
+        """New cells next door, nearest to the goal as the crow flies first."""
+        cells = [o for o, pair in maze.grid.neighbours[cell] if pair in maze.doors and o not in seen]
+        return sorted(cells, key=lambda other: (away[other], other))
+
+    while True:
+        here = cells[-1]
+        ahead = new(here)
+        if here != maze.goal and len(ahead) == 1:
+            seen.add(ahead[0])
+            cells.append(ahead[0])
+            continue
+        moves.append(Move(tuple(cells), GOAL if here == maze.goal else FORK if ahead else DEAD_END))
+        if here == maze.goal:
+            return moves
+        forks += [here] if ahead else []
+        while forks and not new(forks[-1]):
+            forks.pop()
+        if not forks:
+            return [*moves, Move((), CLOSED)]
+        branch = new(forks[-1])[0]
+        seen.add(branch)
+        cells = [forks[-1], branch]
+
+
+def thinking(maze: Maze, write: Callable[[Sequence[int]], str]) -> str:
+    """The exploration as text; `write` turns cells into a list of points."""
+    text = ""
+    known: int | None = None  # the cell that the next move starts from without saying so
+    for move in explore(maze):
+        cells = corners(maze.grid, move.cells)
+        text += write(cells[1:] if cells[0] == known else cells) if cells else " "
+        text += move.end
+        known = move.cells[-1] if move.end == FORK else None
+    return text
+
+
+def corners(grid: Grid, cells: Sequence[int]) -> list[int]:
+    """The cells but for those that the way passes straight through."""
+    steps = np.diff(grid.centres[list(cells)], axis=0)
+    turn = np.abs(steps[:-1, 0] * steps[1:, 1] - steps[:-1, 1] * steps[1:, 0]) > _STRAIGHT
+    return [cell for k, cell in enumerate(cells) if k in (0, len(cells) - 1) or turn[k - 1]]

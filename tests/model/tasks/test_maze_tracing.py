@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from model.tasks.maze_carving import ALGORITHMS, Maze, distances, make
+from model.tasks.maze_grids import Grid, rectangular
+from model.tasks.maze_tracing import CLOSED, DEAD_END, FORK, GOAL, corners, explore, thinking
+from tests.model.tasks.mazes import grids
+
+
+@st.composite
+def mazes(draw: st.DrawFn) -> Maze:
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    algorithm = draw(st.sampled_from(ALGORITHMS))
+    return make(rng, draw(grids()), algorithm, loops=draw(st.integers(0, 1)), solvable=draw(st.booleans()))
+
+
+def names(cells: Sequence[int]) -> str:
+    return "[" + ",".join(map(str, cells)) + "]"
+
+
+def corridor(doors: list[tuple[int, int]], start: int, goal: int, path: tuple[int, ...]) -> Maze:
+    """A 2 x 4 maze, cells 0 to 3 over 4 to 7, with these doors."""
+    grid = rectangular(2, 4)
+    return Maze(grid, frozenset(grid.pairs.index(door) for door in doors), start, goal, path, ())
+
+
+@settings(deadline=None, max_examples=150)
+@given(maze=mazes())
+def test_the_exploration_steps_through_doors_only_and_starts_anew_only_at_forks(maze: Maze) -> None:
+    opened = {maze.grid.pairs[door] for door in maze.doors}
+    seen: set[int] = set()
+    forks: set[int] = set()
+    for rank, move in enumerate(explore(maze)):
+        if move.end == CLOSED:
+            continue
+        assert move.cells[0] == maze.start if rank == 0 else move.cells[0] in forks
+        for a, b in pairwise(move.cells):
+            assert (min(a, b), max(a, b)) in opened and b not in seen, "a step into the unknown"
+        seen.update(move.cells)
+        forks |= {move.cells[-1]} if move.end == FORK else set()
+
+
+@settings(deadline=None, max_examples=150)
+@given(maze=mazes())
+def test_the_exploration_ends_at_the_goal_or_has_seen_everything(maze: Maze) -> None:
+    moves = explore(maze)
+    assert [move.end in (GOAL, CLOSED) for move in moves] == [False] * (len(moves) - 1) + [True]
+    if maze.path:
+        assert moves[-1].end == GOAL and moves[-1].cells[-1] == maze.goal
+    else:
+        assert moves[-1].end == CLOSED and moves[-2].end == DEAD_END
+        assert {cell for move in moves for cell in move.cells} == set(distances(maze.grid, maze.doors, maze.start))
+
+
+def test_the_branch_nearer_to_the_goal_goes_first_and_a_dead_end_leads_back() -> None:
+    # 0-1-2 3      from 4 the goal 7 lies to the right: 5, 6, dead end; then back to 4, up and around
+    # |     |
+    # 4-5-6 7
+    doors = [(0, 1), (0, 4), (1, 2), (2, 3), (3, 7), (4, 5), (5, 6)]
+    maze = corridor(doors, 4, 7, (4, 0, 1, 2, 3, 7))
+    assert thinking(maze, names) == "[4]fork[6]dead end[4,0,3,7]goal"
+
+
+def test_what_cannot_be_reached_is_closed() -> None:
+    maze = corridor([(0, 1), (0, 4), (4, 5), (2, 3), (3, 7), (6, 7)], 0, 3, ())
+    assert thinking(maze, names) == "[0]fork[1]dead end[0,4,5]dead end closed"
+
+
+def test_a_loop_is_walked_once() -> None:
+    square = [(0, 1), (0, 4), (1, 5), (4, 5)]
+    maze = corridor([*square, (3, 7)], 0, 3, ())
+    assert thinking(maze, names) == "[0]fork[1,5,4]dead end closed"
+
+
+@settings(deadline=None, max_examples=150)
+@given(maze=mazes())
+def test_corners_leave_out_only_what_lies_on_the_straight_way(maze: Maze) -> None:
+    for move in explore(maze):
+        kept = corners(maze.grid, move.cells)
+        assert kept == [cell for cell in move.cells if cell in kept], "in their order"
+        if move.cells:
+            assert (kept[0], kept[-1]) == (move.cells[0], move.cells[-1])
+        assert_straight(maze.grid, move.cells, kept)
+
+
+def assert_straight(grid: Grid, cells: Sequence[int], kept: Sequence[int]) -> None:
+    """Every cell left out lies on the segment between the kept ones around it, and the kept ones between do not."""
+    for a, b in pairwise(kept):
+        start, end = grid.centres[a], grid.centres[b]
+        for cell in cells[cells.index(a) : cells.index(b)]:
+            on = grid.centres[cell] - start
+            along = end - start
+            assert abs(on[0] * along[1] - on[1] * along[0]) < 1e-6, (a, cell, b)
+    for a, b, c in zip(kept, kept[1:], kept[2:], strict=False):
+        into, onward = grid.centres[b] - grid.centres[a], grid.centres[c] - grid.centres[b]
+        assert abs(into[0] * onward[1] - into[1] * onward[0]) > 1e-6, (a, b, c)
