@@ -1,0 +1,192 @@
+"""How a tangle looks: strokes, inks and grounds, some of each kept from training.
+
+Every look has a tone: dark lines on a light ground or light lines on a dark one, so that no line drowns.
+"""
+
+from __future__ import annotations
+
+import colorsys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from model.tasks.curves import arc_lengths, at_lengths
+from model.tasks.layouts import Points
+from model.tasks.suite import Split
+
+# The test split's strokes, inks and grounds never appear in training.
+TRAINING_STROKES = ("plain", "edged")
+HELD_OUT_STROKES = ("dashed", "hollow")
+TRAINING_INKS = ("vivid", "deep")
+HELD_OUT_INKS = ("soft", "earthen")
+TRAINING_GROUNDS = ("flat", "gradient", "checks")
+HELD_OUT_GROUNDS = ("ruled", "dots")
+
+WIDTHS_PX = (2.0, 4.0)  # of a line, thinnest and thickest
+
+_SUPERSAMPLING = 3
+_ROUGH_SHARE = 0.2  # of the images whose lines are not antialiased
+_EDGE_PX = 1.2  # of the rim of an edged or hollow line, on either side
+_DASH_PX, _DASH_GAP_PX = 9.0, 3.5
+
+RGB = tuple[int, int, int]
+
+# Saturation, and value on a light and on a dark ground: low and high.
+_INKS: dict[str, tuple[tuple[float, float], tuple[float, float], tuple[float, float]]] = {
+    "vivid": ((0.85, 1.0), (0.6, 0.78), (0.9, 1.0)),
+    "deep": ((0.6, 0.85), (0.38, 0.56), (0.78, 0.9)),
+    "soft": ((0.38, 0.55), (0.5, 0.66), (0.86, 1.0)),
+    "earthen": ((0.5, 0.75), (0.28, 0.42), (0.64, 0.8)),
+}
+
+
+@dataclass(frozen=True)
+class Look:
+    """The style of one image. `colors` holds one for each line, all the same where the tangle is in one style."""
+
+    stroke: str
+    ink: str
+    ground: str
+    dark: bool
+    width_px: float
+    smooth: bool
+    colors: tuple[RGB, ...]
+
+
+def choose_look(rng: np.random.Generator, split: Split, n: int, uniform: bool) -> Look:
+    """A look for n lines from those of the split: `uniform` draws all in one colour, else no two colours are alike."""
+    test = split == "test"
+    stroke = _one_of(rng, HELD_OUT_STROKES if test else TRAINING_STROKES)
+    ink = _one_of(rng, HELD_OUT_INKS if test else TRAINING_INKS)
+    ground = _one_of(rng, HELD_OUT_GROUNDS if test else TRAINING_GROUNDS)
+    dark = bool(rng.random() < 0.35)
+    width = float(rng.uniform(*WIDTHS_PX))
+    smooth = bool(rng.random() >= _ROUGH_SHARE)
+    return Look(stroke, ink, ground, dark, width, smooth, _colors(rng, ink, dark, n, uniform))
+
+
+def _one_of(rng: np.random.Generator, names: Sequence[str]) -> str:
+    return names[int(rng.integers(len(names)))]
+
+
+def _colors(rng: np.random.Generator, ink: str, dark: bool, n: int, uniform: bool) -> tuple[RGB, ...]:
+    """Hues evenly around the circle, in any order; or one colour, or none at all, for all lines."""
+    saturation, *values = _INKS[ink]
+    turn = rng.random()
+    hues = [turn] * n if uniform else [(turn + i / n) % 1 for i in rng.permutation(n).tolist()]
+    s, v = rng.uniform(*saturation), rng.uniform(*values[dark])
+    if uniform and rng.random() < 0.4:
+        s = 0.0
+    return tuple(_rgb(np.array(colorsys.hsv_to_rgb(hue, s, v)) * 255) for hue in hues)
+
+
+def _rgb(levels: NDArray[np.float64]) -> RGB:
+    r, g, b = (min(255, max(0, round(level))) for level in levels.tolist())
+    return r, g, b
+
+
+# ---- lines
+
+
+def draw_lines(image: Image.Image, lines: Sequence[Points], look: Look) -> None:
+    """Draw the lines in their order, later ones over earlier ones."""
+    rim = _RIMS.get(look.stroke)
+    if rim is None:
+        for color, line in zip(look.colors, lines, strict=True):
+            _stroke(image, _dashes(line) if look.stroke == "dashed" else [line], color, look.width_px, look.smooth)
+        return
+    for color, line in zip(look.colors, lines, strict=True):
+        outer, inner = rim(color, look.dark)
+        _stroke(image, [line], outer, look.width_px + 2 * _EDGE_PX, look.smooth)
+        _stroke(image, [line], inner, look.width_px, look.smooth)
+
+
+def _edged(color: RGB, dark: bool) -> tuple[RGB, RGB]:
+    """A rim near the ground's tone parts a line from those it runs over."""
+    return ((20, 20, 20) if dark else (250, 250, 250)), color
+
+
+def _hollow(color: RGB, dark: bool) -> tuple[RGB, RGB]:
+    return color, ((30, 30, 30) if dark else (240, 240, 240))
+
+
+_RIMS: dict[str, Callable[[RGB, bool], tuple[RGB, RGB]]] = {"edged": _edged, "hollow": _hollow}
+
+
+def _stroke(image: Image.Image, pieces: Sequence[Points], color: RGB, width_px: float, smooth: bool) -> None:
+    scale = _SUPERSAMPLING if smooth else 1
+    every = np.concatenate(pieces)
+    pad = int(width_px) + 2
+    left, top = np.maximum(np.floor(every.min(axis=0)).astype(int) - pad, 0).tolist()
+    right, bottom = (np.ceil(every.max(axis=0)).astype(int) + pad).tolist()
+    mask = Image.new("L", ((right - left) * scale, (bottom - top) * scale))
+    pen = ImageDraw.Draw(mask)
+    for piece in pieces:
+        # Pillow counts from the middle of a pixel, we from its corner.
+        path = ((piece - (left, top)) * scale - 0.5).ravel().tolist()
+        pen.line(path, fill=255, width=max(1, round(width_px * scale)), joint="curve")
+    image.paste(color, (left, top), mask.reduce(scale) if smooth else mask)
+
+
+def _dashes(line: Points) -> list[Points]:
+    along = arc_lengths(line)
+    begins = np.arange(0, along[-1], _DASH_PX + _DASH_GAP_PX)
+    share = np.linspace(0, _DASH_PX, 4)
+    return [at_lengths(line, along, begin + share) for begin in begins]
+
+
+# ---- grounds
+
+
+def draw_ground(rng: np.random.Generator, size: tuple[int, int], look: Look) -> Image.Image:
+    """An RGB canvas of width x height pixels, faint against every line."""
+    level = rng.uniform(22, 52) if look.dark else rng.uniform(212, 246)
+    base = level + rng.uniform(-6, 6, size=3)
+    step = rng.uniform(8, 18) * (1 if look.dark else -1)
+    canvas = Image.new("RGB", size, _rgb(base))
+    weights = _GROUNDS[look.ground](rng, *size)
+    if weights is not None:
+        canvas.paste(_rgb(base + step), (0, 0), Image.fromarray(weights))
+    return canvas
+
+
+_Weights = NDArray[np.uint8]
+
+
+def _flat(rng: np.random.Generator, width: int, height: int) -> None:
+    return None
+
+
+def _gradient(rng: np.random.Generator, width: int, height: int) -> _Weights:
+    across, down = np.linspace(0, 1, width), np.linspace(0, 1, height)[:, None]
+    share = rng.random()
+    ramp = share * (across if rng.random() < 0.5 else 1 - across) + (1 - share) * (down if rng.random() < 0.5 else 1 - down)
+    return (ramp * 255).astype(np.uint8)
+
+
+def _checks(rng: np.random.Generator, width: int, height: int) -> _Weights:
+    period = rng.uniform(0.06, 0.25) * min(width, height)
+    columns = (np.arange(width) + rng.uniform(0, period)) // period % 2 == 1
+    rows = (np.arange(height) + rng.uniform(0, period)) // period % 2 == 1
+    return (columns[None, :] ^ rows[:, None]).astype(np.uint8) * np.uint8(255)
+
+
+def _ruled(rng: np.random.Generator, width: int, height: int) -> _Weights:
+    period = int(rng.integers(9, 19))
+    rows = (np.arange(height) + int(rng.integers(period))) % period == 0
+    return np.broadcast_to(rows[:, None], (height, width)).astype(np.uint8) * np.uint8(255)
+
+
+def _dots(rng: np.random.Generator, width: int, height: int) -> _Weights:
+    period = int(rng.integers(7, 14))
+    columns = (np.arange(width) + int(rng.integers(period))) % period < 2
+    rows = (np.arange(height) + int(rng.integers(period))) % period < 2
+    return (columns[None, :] & rows[:, None]).astype(np.uint8) * np.uint8(255)
+
+
+_GROUNDS: dict[str, Callable[[np.random.Generator, int, int], _Weights | None]] = {
+    "flat": _flat, "gradient": _gradient, "checks": _checks, "ruled": _ruled, "dots": _dots,
+}  # fmt: skip
