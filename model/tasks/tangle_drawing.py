@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from model.tasks.curves import arc_lengths, at_lengths
+from model.tasks.curves import arc_lengths, at_lengths, directions
 from model.tasks.layouts import Points
 from model.tasks.suite import Split
 
@@ -30,6 +30,7 @@ WIDTHS_PX = (2.0, 4.0)  # of a line, thinnest and thickest
 _SUPERSAMPLING = 3
 _ROUGH_SHARE = 0.2  # of the images whose lines are not antialiased
 _EDGE_PX = 1.2  # of the rim of an edged or hollow line, on either side
+_STRETCH = 10  # steps of a line that are filled at once
 _DASH_PX, _DASH_GAP_PX = 9.0, 3.5
 
 RGB = tuple[int, int, int]
@@ -94,14 +95,12 @@ def _rgb(levels: NDArray[np.float64]) -> RGB:
 def draw_lines(image: Image.Image, lines: Sequence[Points], look: Look) -> None:
     """Draw the lines in their order, later ones over earlier ones."""
     rim = _RIMS.get(look.stroke)
-    if rim is None:
-        for color, line in zip(look.colors, lines, strict=True):
-            _stroke(image, _dashes(line) if look.stroke == "dashed" else [line], color, look.width_px, look.smooth)
-        return
+    bands = _dashes if look.stroke == "dashed" else _bands
     for color, line in zip(look.colors, lines, strict=True):
-        outer, inner = rim(color, look.dark)
-        _stroke(image, [line], outer, look.width_px + 2 * _EDGE_PX, look.smooth)
-        _stroke(image, [line], inner, look.width_px, look.smooth)
+        if rim is not None:
+            outer, color = rim(color, look.dark)
+            _fill(image, bands(line, look.width_px + 2 * _EDGE_PX), outer, look.smooth)
+        _fill(image, bands(line, look.width_px), color, look.smooth)
 
 
 def _edged(color: RGB, dark: bool) -> tuple[RGB, RGB]:
@@ -116,26 +115,39 @@ def _hollow(color: RGB, dark: bool) -> tuple[RGB, RGB]:
 _RIMS: dict[str, Callable[[RGB, bool], tuple[RGB, RGB]]] = {"edged": _edged, "hollow": _hollow}
 
 
-def _stroke(image: Image.Image, pieces: Sequence[Points], color: RGB, width_px: float, smooth: bool) -> None:
+def _fill(image: Image.Image, bands: Sequence[Points], color: RGB, smooth: bool) -> None:
     scale = _SUPERSAMPLING if smooth else 1
-    every = np.concatenate(pieces)
-    pad = int(width_px) + 2
-    left, top = np.maximum(np.floor(every.min(axis=0)).astype(int) - pad, 0).tolist()
-    right, bottom = (np.ceil(every.max(axis=0)).astype(int) + pad).tolist()
+    every = np.concatenate(bands)
+    left, top = np.floor(every.min(axis=0)).astype(int).tolist()
+    right, bottom = np.ceil(every.max(axis=0)).astype(int).tolist()
     mask = Image.new("L", ((right - left) * scale, (bottom - top) * scale))
     pen = ImageDraw.Draw(mask)
-    for piece in pieces:
-        # Pillow counts from the middle of a pixel, we from its corner.
-        path = ((piece - (left, top)) * scale - 0.5).ravel().tolist()
-        pen.line(path, fill=255, width=max(1, round(width_px * scale)), joint="curve")
+    for band in bands:
+        # Pillow's polygons include the pixels of their vertices: half a pixel back makes both sides fair.
+        pen.polygon(np.rint((band - (left, top)) * scale - 0.5).ravel().tolist(), fill=255)
     image.paste(color, (left, top), mask.reduce(scale) if smooth else mask)
 
 
-def _dashes(line: Points) -> list[Points]:
+def _bands(line: Points, width_px: float) -> list[Points]:
+    """Outlines of the line's stretches, each too short to meet itself, each beginning where the last one ends."""
+    left, right = _sides(line, width_px)
+    cuts = range(0, len(line) - 1, _STRETCH)
+    return [np.concatenate([left[i : i + _STRETCH + 1], right[i : i + _STRETCH + 1][::-1]]) for i in cuts]
+
+
+def _dashes(line: Points, width_px: float) -> list[Points]:
+    left, right = _sides(line, width_px)
     along = arc_lengths(line)
-    begins = np.arange(0, along[-1], _DASH_PX + _DASH_GAP_PX)
-    share = np.linspace(0, _DASH_PX, 4)
-    return [at_lengths(line, along, begin + share) for begin in begins]
+    begins = np.arange(0, along[-1] - _DASH_PX, _DASH_PX + _DASH_GAP_PX)
+    where = begins[:, None] + np.linspace(0, _DASH_PX, 4)
+    corners = (at_lengths(side, along, where.ravel()).reshape(len(begins), 4, 2) for side in (left, right))
+    return list(np.concatenate([next(corners), next(corners)[:, ::-1]], axis=1))
+
+
+def _sides(line: Points, width_px: float) -> tuple[Points, Points]:
+    tangents = directions(line) * (width_px / 2)
+    aside = np.stack([-tangents[:, 1], tangents[:, 0]], axis=1)
+    return line + aside, line - aside
 
 
 # ---- grounds

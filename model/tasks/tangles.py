@@ -138,11 +138,11 @@ def _lines(
 ) -> tuple[Points, ...] | None:  # fmt: skip
     """All lines, in any order, or None where they find no way; a line takes the place of those it can't run beside."""
     n = len(leads_to)
-    drawn: dict[int, Points] = {}
+    drawn: dict[int, _Line] = {}
     due = rng.permutation(n).tolist()
     for _ in range(_TURNS_A_LINE * n):
         if not due:
-            return tuple(drawn[i] for i in range(n))
+            return tuple(drawn[i].points for i in range(n))
         i = due.pop(0)
         line, unseated = _line(rng, size, places, i, leads_to[i], icon_px, form, drawn)
         for other in unseated:
@@ -155,26 +155,36 @@ def _lines(
     return None
 
 
+@dataclass(frozen=True)
+class _Line:
+    """Points [P, 2] at even steps, and the unit tangents there."""
+
+    points: Points
+    along: Floats
+
+
 def _line(
     rng: np.random.Generator, size: tuple[int, int], places: _Places, start: int, end: int, icon_px: float,
-    form: Form, drawn: dict[int, Points],
-) -> tuple[Points | None, list[int]]:  # fmt: skip
+    form: Form, drawn: dict[int, _Line],
+) -> tuple[_Line | None, list[int]]:  # fmt: skip
     """A line that keeps the rules and the drawn lines that it breaks them with, as few as can be; None if none does."""
     controls = _candidates(rng, size, places, start, end, icon_px, form)
     dense = points_of(controls, _PER_PIECE)
     good = tightest_radii(controls, _PER_PIECE) >= form.min_radius_px
     good &= ((dense >= _EDGE_PX) & (dense <= np.array(size) - _EDGE_PX)).all(axis=(1, 2))
-    others = np.concatenate([np.empty((0, 2)), *drawn.values()])
-    others_along = np.concatenate([np.empty((0, 2)), *map(directions, drawn.values())])
-    owners = np.repeat(list(drawn), [len(line) for line in drawn.values()])
-    best: Points | None = None
+    others = np.concatenate([np.empty((0, 2)), *(line.points for line in drawn.values())])
+    others_along = np.concatenate([np.empty((0, 2)), *(line.along for line in drawn.values())])
+    owners = np.repeat(list(drawn), [len(line.points) for line in drawn.values()])
+    best: _Line | None = None
     fewest = list(drawn)
-    for points in dense[good]:
-        line = resampled(points, STEP_PX)
-        along = directions(line)
-        if not _clear_of_icons(line, places, start, end, icon_px) or _meets_itself(line, along):
+    for curve in dense[good]:
+        points = resampled(curve, STEP_PX)
+        if not _clear_of_icons(points, places, start, end, icon_px):
             continue
-        broken = set(owners[shallow(line, along, others, others_along, CLEARANCE_PX, _SINE)].tolist())
+        line = _Line(points, directions(points))
+        if _meets_itself(line):
+            continue
+        broken = set(owners[shallow(points, line.along, others, others_along, CLEARANCE_PX, _SINE)].tolist())
         if best is None or len(broken) < len(fewest):
             best, fewest = line, sorted(broken)
         if not fewest:
@@ -182,9 +192,9 @@ def _line(
     return best, fewest if best is not None else []
 
 
-def _meets_itself(line: Points, along: Floats) -> bool:
+def _meets_itself(line: _Line) -> bool:
     loop = math.ceil(math.pi * CLEARANCE_PX / STEP_PX)  # points nearer along the line lie in one bend
-    return shallow(line, along, line, along, CLEARANCE_PX, _SINE, apart=loop).size > 0
+    return shallow(line.points, line.along, line.points, line.along, CLEARANCE_PX, _SINE, apart=loop).size > 0
 
 
 def _candidates(
@@ -194,7 +204,11 @@ def _candidates(
     inner = int(rng.integers(form.knots[0], form.knots[1] + 1))
     first, last = places.starts[start], places.ends[end]
     knots = np.empty((_CANDIDATES, inner + 2, 2))
-    knots[:] = first + np.linspace(0, 1, inner + 2)[:, None] * (last - first)
+    share = np.linspace(0, 1, inner + 2)[:, None]
+    knots[:] = first + share * (last - first)
+    # By way of the middle, more or less: neighbours need room to turn between them, and lines must meet to tangle.
+    detour = np.array(size) / 2 - (first + last) / 2
+    knots += 2 * share * (1 - share) * detour * rng.random((_CANDIDATES, 1, 1))
     reach = form.swerve * min(size)
     knots[:, 1:-1] += rng.uniform(-reach, reach, size=(_CANDIDATES, inner, 2))
     velocities = np.empty_like(knots)
@@ -212,11 +226,11 @@ def _turned(direction: Floats, angles: Floats) -> Floats:
     return np.stack([direction[0] * cos - direction[1] * sin, direction[0] * sin + direction[1] * cos], axis=1)
 
 
-def _clear_of_icons(line: Points, places: _Places, start: int, end: int, icon_px: float) -> bool:
+def _clear_of_icons(points: Points, places: _Places, start: int, end: int, icon_px: float) -> bool:
     """Whether a line keeps away from all icons, but for its own at its two ends."""
     zone = icon_px * math.sqrt(0.5) + CLEARANCE_PX / 2
     centers = np.concatenate([places.starts, places.ends])
-    near = ((line[:, None] - centers) ** 2).sum(axis=2) < zone * zone  # [P, 2n]
+    near = ((points[:, None] - centers) ** 2).sum(axis=2) < zone * zone  # [P, 2n]
     leaving = math.ceil(1.6 * zone / STEP_PX)
     near[:leaving, start] = False
     near[-leaving:, len(places.starts) + end] = False
