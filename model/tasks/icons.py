@@ -68,7 +68,13 @@ def _badge(text: str, radius: float, dx: float, dy: float) -> tuple[Image.Image,
         masks.append(mask.reduce(_SUPERSAMPLING))
     glyph = Image.new("L", (2 * half, 2 * half))
     pen = ImageDraw.Draw(glyph)
-    pen.text((half + dx, half + dy), text, fill=255, font=_font(round(radius * (1.35 if len(text) == 1 else 1.1))), anchor="mm")
+    pen.text(
+        (half + dx, half + dy),
+        text,
+        fill=255,
+        font=_font(round(radius * (1.35 if len(text) == 1 else 1.1))),
+        anchor="mm",
+    )
     return masks[0], masks[1], glyph
 
 

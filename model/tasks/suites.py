@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from model.tasks.path_tracing import PATH_TRACING
 from model.tasks.suite import Suite
 
-SUITES: dict[str, Suite] = {}
+SUITES: dict[str, Suite] = {suite.name: suite for suite in (PATH_TRACING,)}
 
 
 def suite_of(name: str) -> Suite:

@@ -29,7 +29,7 @@ WIDTHS_PX = (2.0, 4.0)  # of a line, thinnest and thickest
 
 _SUPERSAMPLING = 3
 _ROUGH_SHARE = 0.2  # of the images whose lines are not antialiased
-_EDGE_PX = 1.2  # of the rim of an edged or hollow line, on either side
+_RIM_PX = 1.2  # of the rim of an edged or hollow line, on either side
 _STRETCH = 10  # steps of a line that are filled at once
 _DASH_PX, _DASH_GAP_PX = 9.0, 3.5
 
@@ -42,6 +42,8 @@ _INKS: dict[str, tuple[tuple[float, float], tuple[float, float], tuple[float, fl
     "soft": ((0.38, 0.55), (0.5, 0.66), (0.86, 1.0)),
     "earthen": ((0.5, 0.75), (0.28, 0.42), (0.64, 0.8)),
 }
+_GREY = ((0.0, 0.0), (0.1, 0.4), (0.8, 1.0))
+_GREY_SHARE = 0.4  # of the tangles in one style
 
 
 @dataclass(frozen=True)
@@ -74,13 +76,12 @@ def _one_of(rng: np.random.Generator, names: Sequence[str]) -> str:
 
 
 def _colors(rng: np.random.Generator, ink: str, dark: bool, n: int, uniform: bool) -> tuple[RGB, ...]:
-    """Hues evenly around the circle, in any order; or one colour, or none at all, for all lines."""
-    saturation, *values = _INKS[ink]
+    """Hues evenly around the circle, in any order; or one colour, or grey, for all lines."""
+    grey = uniform and rng.random() < _GREY_SHARE
+    saturation, *values = _GREY if grey else _INKS[ink]
     turn = rng.random()
     hues = [turn] * n if uniform else [(turn + i / n) % 1 for i in rng.permutation(n).tolist()]
     s, v = rng.uniform(*saturation), rng.uniform(*values[dark])
-    if uniform and rng.random() < 0.4:
-        s = 0.0
     return tuple(_rgb(np.array(colorsys.hsv_to_rgb(hue, s, v)) * 255) for hue in hues)
 
 
@@ -99,7 +100,7 @@ def draw_lines(image: Image.Image, lines: Sequence[Points], look: Look) -> None:
     for color, line in zip(look.colors, lines, strict=True):
         if rim is not None:
             outer, color = rim(color, look.dark)
-            _fill(image, bands(line, look.width_px + 2 * _EDGE_PX), outer, look.smooth)
+            _fill(image, bands(line, look.width_px + 2 * _RIM_PX), outer, look.smooth)
         _fill(image, bands(line, look.width_px), color, look.smooth)
 
 
@@ -175,7 +176,9 @@ def _flat(rng: np.random.Generator, width: int, height: int) -> None:
 def _gradient(rng: np.random.Generator, width: int, height: int) -> _Weights:
     across, down = np.linspace(0, 1, width), np.linspace(0, 1, height)[:, None]
     share = rng.random()
-    ramp = share * (across if rng.random() < 0.5 else 1 - across) + (1 - share) * (down if rng.random() < 0.5 else 1 - down)
+    ramp = share * (across if rng.random() < 0.5 else 1 - across) + (1 - share) * (
+        down if rng.random() < 0.5 else 1 - down
+    )
     return (ramp * 255).astype(np.uint8)
 
 

@@ -14,6 +14,7 @@ from model.tasks.layouts import Points
 
 _STEP_PX = 2.0  # between the places where a trace and a line are held against each other
 _MOST_PLACES = 4096  # of them, on a trace that runs to and fro for ever
+_FEWEST = 6  # points of a trace, the two ends included
 _CROSSING_REACH_PX = 10.0  # within which a crossing draws points near
 _CROSSING_PULL = 0.8  # how many times denser than on a bend of the radius below
 _BEND_PX = 40.0  # the radius at which a bend asks for as many points as a crossing
@@ -33,7 +34,7 @@ def waypoints(line: Points, crossings: Points, off_px: float) -> Points:
         near = np.sqrt(((line[:, None] - crossings) ** 2).sum(axis=2)).min(axis=1)
         density += _CROSSING_PULL * np.exp(-((near / _CROSSING_REACH_PX) ** 2))
     share = np.concatenate([[0.0], np.cumsum((density[1:] + density[:-1]) / 2 * np.diff(along))])
-    count = 4
+    count = _FEWEST
     while True:
         where = np.interp(np.linspace(0, share[-1], count), share, along)
         points = at_lengths(line, along, where)
