@@ -1,8 +1,8 @@
 """Tangles: n smooth lines, each from a start of its own to an end of its own, that a human can still follow.
 
 Who is joined to whom is given, and where starts and ends stand in relation to each other is drawn once; only lines,
-and small shifts of the places, are drawn again until they keep the rules. So no arrangement is likelier for being easier
-to draw, and nothing about the ends betrays which is whose. The rules, in pixels of the image:
+and small shifts of the places, are drawn again until they keep the rules. So no arrangement is likelier for being
+easier to draw, and no place betrays whose end it is. The rules, in pixels of the image:
 
 - no line comes near another line's start or end, nor back to its own;
 - where a line comes nearer than the clearance to another, or to itself, it crosses at `MIN_CROSSING_DEGREES` or more:
@@ -48,7 +48,7 @@ class Form:
 
 @dataclass(frozen=True)
 class Tangle:
-    """`lines[i]` runs from the centre `starts[i]` to the centre `ends[leads_to[i]]`, a point every `STEP_PX` or less."""
+    """`lines[i]` runs from the centre `starts[i]` to the centre `ends[leads_to[i]]`, in steps of at most `STEP_PX`."""
 
     lines: tuple[Points, ...]
     starts: Points
