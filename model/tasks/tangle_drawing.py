@@ -39,8 +39,8 @@ RGB = tuple[int, int, int]
 _INKS: dict[str, tuple[tuple[float, float], tuple[float, float], tuple[float, float]]] = {
     "vivid": ((0.85, 1.0), (0.6, 0.78), (0.9, 1.0)),
     "deep": ((0.6, 0.85), (0.38, 0.56), (0.78, 0.9)),
-    "soft": ((0.38, 0.55), (0.5, 0.66), (0.86, 1.0)),
-    "earthen": ((0.5, 0.75), (0.28, 0.42), (0.64, 0.8)),
+    "soft": ((0.45, 0.58), (0.56, 0.68), (0.86, 1.0)),
+    "earthen": ((0.65, 0.82), (0.4, 0.52), (0.64, 0.76)),
 }
 _GREY = ((0.0, 0.0), (0.1, 0.4), (0.8, 1.0))
 _GREY_SHARE = 0.4  # of the tangles in one style
@@ -79,10 +79,14 @@ def _colors(rng: np.random.Generator, ink: str, dark: bool, n: int, uniform: boo
     """Hues evenly around the circle, in any order; or one colour, or grey, for all lines."""
     grey = uniform and rng.random() < _GREY_SHARE
     saturation, *values = _GREY if grey else _INKS[ink]
-    turn = rng.random()
-    hues = [turn] * n if uniform else [(turn + i / n) % 1 for i in rng.permutation(n).tolist()]
-    s, v = rng.uniform(*saturation), rng.uniform(*values[dark])
-    return tuple(_rgb(np.array(colorsys.hsv_to_rgb(hue, s, v)) * 255) for hue in hues)
+    low, high = values[dark]
+    third = (high - low) / 3
+    shades = (rng.uniform(low, low + third), rng.uniform(high - third, high))
+    s, turn, first = rng.uniform(*saturation), rng.random(), int(rng.integers(2))
+    # Neighbouring hues are a darker and a lighter one: ten hues alone are not enough in a muted ink.
+    places = [0] * n if uniform else rng.permutation(n).tolist()
+    hsv = [((turn + i / n) % 1, s, shades[(first + i) % 2]) for i in places]
+    return tuple(_rgb(np.array(colorsys.hsv_to_rgb(*color)) * 255) for color in hsv)
 
 
 def _rgb(levels: NDArray[np.float64]) -> RGB:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -37,7 +38,7 @@ def circle(radius: float, steps: int = 200) -> np.ndarray:
 
 def slow_distance(point: np.ndarray, polyline: np.ndarray) -> float:
     best = min(math.dist(point, corner) for corner in polyline)
-    for a, b in zip(polyline[:-1], polyline[1:], strict=True):
+    for a, b in pairwise(polyline):
         length = math.dist(a, b)
         if length > 0:
             ahead = float((point - a) @ (b - a)) / length
@@ -47,7 +48,7 @@ def slow_distance(point: np.ndarray, polyline: np.ndarray) -> float:
     return best
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=60)
 @given(points=polylines(1), polyline=polylines(1))
 def test_distances_are_those_to_the_nearest_corner_or_side(points: np.ndarray, polyline: np.ndarray) -> None:
     slow = [slow_distance(point, polyline) for point in points]
@@ -62,7 +63,7 @@ def test_many_points_are_measured_in_parts_with_the_same_result(monkeypatch: pyt
     assert np.array_equal(distances(points, polyline), whole)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=60)
 @given(polyline=polylines(), step=st.floats(1, 40))
 def test_resampling_keeps_ends_and_stays_on_the_line_in_even_steps(polyline: np.ndarray, step: float) -> None:
     points = resampled(polyline, step)
@@ -75,17 +76,17 @@ def test_resampling_keeps_ends_and_stays_on_the_line_in_even_steps(polyline: np.
 @given(polyline=polylines())
 def test_arc_lengths_add_up_side_by_side(polyline: np.ndarray) -> None:
     along = arc_lengths(polyline)
-    sides = [math.dist(a, b) for a, b in zip(polyline[:-1], polyline[1:], strict=True)]
+    sides = [math.dist(a, b) for a, b in pairwise(polyline)]
     assert along[0] == 0 and math.isclose(along[-1], sum(sides), abs_tol=1e-6)
     if min(sides) > 0:
         assert np.allclose(at_lengths(polyline, along, along), polyline)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=60)
 @given(a=polylines(), b=polylines())
 def test_crossings_are_those_of_every_pair_of_sides(a: np.ndarray, b: np.ndarray) -> None:
     # Moved off the grid, no corner lies on another line, where it would be a matter of taste.
-    b = b + (0.37, 0.23)
+    b = b + np.array([0.37, 0.23])
     slow = []
     for p, r in zip(a[:-1], np.diff(a, axis=0), strict=True):
         for q, s in zip(b[:-1], np.diff(b, axis=0), strict=True):
@@ -153,7 +154,7 @@ def test_shallow_finds_every_near_pair_of_points_that_run_alike(
 
 def test_lines_side_by_side_are_shallow_and_a_cross_is_not() -> None:
     level = resampled(np.array([[0.0, 50.0], [100.0, 50.0]]), 3.0)
-    near, far, upright = level + (0, 5), level + (0, 12), level[:, ::-1]
+    near, far, upright = level + np.array([0, 5]), level + np.array([0, 12]), level[:, ::-1]
     sine = math.sin(math.radians(30))
 
     def found(other: np.ndarray) -> int:
