@@ -24,13 +24,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from model.primitives import format_points, parse
 from model.prompt import END_THINK
 from model.tasks.curves import crossings
-from model.tasks.icons import choose
+from model.tasks.icons import Family, choose
 from model.tasks.layouts import Points
-from model.tasks.matching import Box
 from model.tasks.suite import (
     Case,
     Split,
@@ -98,40 +98,36 @@ def _draw(seed: int, level: str, split: Split) -> Case:
     n, end = answers[stratum(seed, len(answers))]
     asked = int(rng.integers(n))
     leads_to = _permutation(rng, n, asked, end)
-    size = (int(rng.integers(shape.side[0], shape.side[1] + 1)), int(rng.integers(shape.side[0], shape.side[1] + 1)))
-    tangle = draw_tangle(rng, size, leads_to, shape.icon_px, shape.form)
-    uniform = bool(rng.random() < shape.uniform_share)
+    width, height = rng.integers(shape.side[0], shape.side[1] + 1, size=2).tolist()
+    tangle = draw_tangle(rng, (width, height), leads_to, shape.icon_px, shape.form)
 
+    uniform = bool(rng.random() < shape.uniform_share)
     look = choose_look(rng, split, n, uniform)
-    image = draw_ground(rng, size, look)
+    image = draw_ground(rng, (width, height), look)
     draw_lines(image, tangle.lines, look)
-    starts, ends = choose(rng, n)
-    start_boxes = [
-        family.paint(rng, image, name, x, y, shape.icon_px)
-        for (family, name), (x, y) in zip(starts, tangle.starts.tolist(), strict=True)
-    ]
-    end_boxes = [
-        family.paint(rng, image, name, x, y, shape.icon_px)
-        for (family, name), (x, y) in zip(ends, tangle.ends.tolist(), strict=True)
-    ]
-    truth = {
-        "lines": [
-            {
-                "start": _icon(starts[i][1], start_boxes[i]),
-                "end": _icon(ends[j][1], end_boxes[j]),
-                "points": np.round(tangle.lines[i], 2).tolist(),
-            }
-            for i, j in enumerate(leads_to)
-        ],
-        "asked": asked,
-        "tolerance_px": TOLERANCE_PX,
-    }
-    question = _QUESTIONS[int(rng.integers(len(_QUESTIONS)))].format(start=starts[asked][1])
+    families = choose(rng, n)
+    starts, ends = (
+        [_painted(rng, image, *icon, middle, shape.icon_px) for icon, middle in zip(icons, middles, strict=True)]
+        for icons, middles in zip(families, (tangle.starts, tangle.ends), strict=True)
+    )
+    start, answer = starts[asked]["name"], ends[end]["name"]
+    question = _QUESTIONS[int(rng.integers(len(_QUESTIONS)))].format(start=start)
     if rng.random() < _CAPITALISED_SHARE:
         question = question[0].upper() + question[1:]
-    response = _reference(tangle, asked, starts[asked][1], ends[end][1], size, shape.off_px)
-    kind = "one style" if uniform else "coloured"
-    return Case("path_tracing", level, kind, image, question, ends[end][1], response, truth=truth)
+    lines = [
+        {"start": starts[i], "end": ends[j], "points": np.round(tangle.lines[i], 2).tolist()}
+        for i, j in enumerate(leads_to)
+    ]
+    return Case(
+        suite="path_tracing",
+        level=level,
+        kind="one style" if uniform else "coloured",
+        image=image,
+        question=question,
+        answer=answer,
+        response=_reference(tangle, asked, start, answer, image.size, shape.off_px),
+        truth={"lines": lines, "asked": asked, "tolerance_px": TOLERANCE_PX},
+    )
 
 
 def _permutation(rng: np.random.Generator, n: int, asked: int, end: int) -> list[int]:
@@ -140,7 +136,11 @@ def _permutation(rng: np.random.Generator, n: int, asked: int, end: int) -> list
     return [*rest[:asked], end, *rest[asked:]]
 
 
-def _icon(name: str, box: Box) -> dict[str, Any]:
+def _painted(
+    rng: np.random.Generator, image: Image.Image, family: Family, name: str, middle: Points, side: float
+) -> dict[str, Any]:
+    """Paint an icon; its name and box as the truth writes them."""
+    box = family.paint(rng, image, name, float(middle[0]), float(middle[1]), side)
     return {"name": name, "box": [round(edge, 2) for edge in box]}
 
 
