@@ -93,7 +93,7 @@ def draw(
     figures, corners = _fit(rng, figures, width, height, order)
     for figure, (x, y) in zip(figures, corners, strict=True):
         outline = _outline_color(rng, figure.color) if outlined else None
-        stamp(image, figure, x, y, _jitter(rng, figure.color), outline)
+        stamp(image, figure, x, y, jitter(rng, figure.color), outline)
         box = (x, y, x + figure.extent[0], y + figure.extent[1])
         things.append(Thing(figure.shape, figure.color, figure.size, box))
     return Scene(image, tuple(sorted(things, key=lambda thing: thing.box)))
@@ -202,7 +202,8 @@ def _rgb(levels: Floats) -> tuple[int, int, int]:
     return r, g, b
 
 
-def _jitter(rng: np.random.Generator, color: str) -> tuple[int, int, int]:
+def jitter(rng: np.random.Generator, color: str) -> tuple[int, int, int]:
+    """A shade of a named colour that nobody would call by another name."""
     return _rgb(np.array(_RGB[color]) + rng.uniform(-_COLOR_JITTER, _COLOR_JITTER, size=3))
 
 

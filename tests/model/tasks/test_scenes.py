@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from model.tasks.layouts import HELD_OUT_LAYOUTS, TRAINING_LAYOUTS
-from model.tasks.scenes import _RGB, COLORS, SHAPES, SIZES, Scene, Thing, _background, _jitter, draw, make_figure, stamp
+from model.tasks.scenes import _RGB, COLORS, SHAPES, SIZES, Scene, Thing, _background, draw, jitter, make_figure, stamp
 
 SEEDS = st.integers(0, 2**63)
 ALL_LAYOUTS = (*TRAINING_LAYOUTS, *HELD_OUT_LAYOUTS)
@@ -87,7 +87,7 @@ def test_a_jittered_color_is_nearest_to_its_own_name() -> None:
     rng = np.random.default_rng(0)
     anchors = np.array([_RGB[color] for color in COLORS])
     for color in COLORS * 50:
-        distance = np.abs(anchors - _jitter(rng, color)).sum(axis=1)
+        distance = np.abs(anchors - jitter(rng, color)).sum(axis=1)
         assert COLORS[int(distance.argmin())] == color
 
 
