@@ -51,6 +51,8 @@ def benchmark(
         require_checkpoint(settings.model)
         if settings.card:
             carded(card, "")
+    elif settings.card or not (settings.export or settings.sheet):
+        raise ValueError("--no-score only draws: give --export or --sheet, and no --card")
     asked = gather(settings)
     if settings.export is not None:
         write_cases(settings.export, [(one.id, one.case) for one in asked])

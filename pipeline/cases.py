@@ -51,7 +51,7 @@ def gather(settings: BenchmarkSettings) -> list[Asked]:
         suites = [_suite(name) for name in dict.fromkeys(settings.suite or SUITES)]
         asked = [one for suite in suites for one in _of_suite(suite, settings)]
     if not asked:
-        raise ValueError(f"no cases: {_wanted(settings)}")
+        raise ValueError(f"no cases {_wanted(settings)}")
     return asked
 
 
@@ -125,7 +125,9 @@ def _of_folder(settings: BenchmarkSettings) -> Iterator[Asked]:
 
 
 def _wanted(settings: BenchmarkSettings) -> str:
-    where = settings.case_dir or "the suites"
     suites = f"of {', '.join(settings.suite)}" if settings.suite else "of any suite"
     levels = f"at {', '.join(settings.level)}" if settings.level else "at any level"
-    return f"{where} has none {suites} {levels}; there are {', '.join((*SUITES, easy_vqa.NAME))}"
+    if settings.case_dir is not None:
+        return f"{suites} {levels} in {settings.case_dir}"
+    known = "; ".join(f"{suite.name} has {', '.join(suite.levels)}" for suite in SUITES.values())
+    return f"{suites} {levels}: {known}"

@@ -119,5 +119,7 @@ def test_without_scoring_the_cases_are_only_drawn_and_no_model_is_needed(tmp_pat
         suite=["squares"], cases=3, score=False, model="none", sheet=str(tmp_path / "s"), export=str(tmp_path / "c")
     )
     assert benchmark(only, "", io.StringIO(), io.StringIO()) is None
+    with pytest.raises(ValueError, match="--no-score only draws: give --export or --sheet"):
+        scored(suite=["squares"], score=False)
     assert (tmp_path / "s" / "squares.png").is_file()
     assert len((tmp_path / "c" / "cases.jsonl").read_text().splitlines()) == 6
