@@ -30,7 +30,7 @@ RELATIONS = ("left of", "right of", "above", "below", "larger than", "smaller th
 Floats = NDArray[np.float64]
 
 APART_PX = 4.0  # between two boxes, for one to be left of or above the other
-NEARER = 1.15  # times as far away as the nearest thing is the next, from middle to middle
+NEARER = 1.1  # times as far away as the nearest thing is the next, from middle to middle
 NEARER_PX = 3.0  # by which the next thing's box is farther away than the nearest thing's
 LARGER = 1.35  # times the longer side, and more than that in area
 

@@ -72,6 +72,7 @@ def choose(rng: np.random.Generator, kind: str, level: Level) -> Question:
             hop for hop in HOPS
             if (not hops or BACK.get(hop) != hops[-1]) and not (hop == "twin" and (by_relation or last))
         ]  # fmt: skip
+        options += 2 * [hop for hop in ("nearest", "twin") if hop in options]  # each about as often as all the sides
         hops.append(options[int(rng.integers(len(options)))])
     about_color = form == "colour" or by_relation or "twin" in hops
     by_color = level.repeats and not about_color and rng.random() < 0.5

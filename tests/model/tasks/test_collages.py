@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from model.tasks import collages
 from model.tasks.collages import Item, Placed, arrange, canvas, choose_nouns, nouns, paint, plural
+from model.tasks.layouts import HELD_OUT_LAYOUTS, TRAINING_LAYOUTS, place
 from model.tasks.looks import choose_look, ground
 from model.tasks.matching import Box
 from model.tasks.pictograms import HELD_OUT_KINDS
@@ -96,3 +100,17 @@ def test_a_canvas_keeps_to_its_sides_and_aspect(seed: int, aspect: float) -> Non
     width, height = canvas(np.random.default_rng(seed), 200, 300, aspect)
     assert 200 <= max(width, height) <= 300
     assert min(width, height) >= aspect * max(width, height) - 1
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_only_the_test_split_is_laid_out_as_training_never_was(split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: set[str] = set()
+
+    def recorded(*arguments: Any) -> Any:
+        asked.update(arguments[-1])
+        return place(*arguments)
+
+    monkeypatch.setattr(collages, "place", recorded)
+    for seed in range(5):
+        collage(seed, 5, split)
+    assert asked == set(HELD_OUT_LAYOUTS if split == "test" else TRAINING_LAYOUTS)

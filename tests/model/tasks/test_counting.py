@@ -7,15 +7,17 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import cache
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.primitives import parse
 from model.prompt import END_THINK
-from model.tasks import products, scenes, shapes
+from model.tasks import counting, products, scenes, shapes
 from model.tasks.counting import KINDS, SUITE, WEIGHTS, judge
 from model.tasks.counting_plans import LEVELS
+from model.tasks.looks import HELD_OUT_LOOKS, TRAINING_LOOKS, Look, choose_look
 from model.tasks.pictograms import HELD_OUT_KINDS
 from model.tasks.pictograms import KINDS as PICTOGRAMS
 from model.tasks.scenes import COLORS, SHAPES, SIZES
@@ -133,6 +135,20 @@ def test_what_training_sees_holds_no_kind_that_is_kept_for_the_test_split() -> N
     }
     assert not (nouns["train"] | nouns["validation"]) & set(HELD_OUT_KINDS)
     assert len(nouns["test"] & set(HELD_OUT_KINDS)) > 10 and len(nouns["test"] - set(HELD_OUT_KINDS)) > 40
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_a_case_has_the_looks_of_its_split(split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: set[Look] = set()
+
+    def recorded(rng: np.random.Generator, of: Split) -> Look:
+        seen.add(look := choose_look(rng, of))
+        return look
+
+    monkeypatch.setattr(counting, "choose_look", recorded)
+    for seed in range(30):
+        SUITE.case(seed, "easy", split)
+    assert len(seen) > 2 and seen <= set(HELD_OUT_LOOKS if split == "test" else TRAINING_LOOKS)
 
 
 def test_no_two_splits_or_levels_share_an_image_and_a_seed_gives_the_same_case() -> None:

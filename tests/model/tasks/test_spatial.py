@@ -7,12 +7,15 @@ from collections import Counter
 from functools import cache
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.primitives import parse
 from model.prompt import END_THINK
+from model.tasks import spatial
+from model.tasks.looks import HELD_OUT_LOOKS, TRAINING_LOOKS, Look, choose_look
 from model.tasks.pictograms import HELD_OUT_KINDS
 from model.tasks.scenes import COLORS
 from model.tasks.spatial import KINDS, SUITE, WEIGHTS, judge
@@ -166,6 +169,20 @@ def test_what_training_sees_holds_no_kind_that_is_kept_for_the_test_split() -> N
     }
     assert not (nouns["train"] | nouns["validation"]) & set(HELD_OUT_KINDS)
     assert len(nouns["test"] & set(HELD_OUT_KINDS)) > 10
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_a_case_has_the_looks_of_its_split(split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: set[Look] = set()
+
+    def recorded(rng: np.random.Generator, of: Split) -> Look:
+        seen.add(look := choose_look(rng, of))
+        return look
+
+    monkeypatch.setattr(spatial, "choose_look", recorded)
+    for seed in range(30):
+        SUITE.case(seed, "easy", split)
+    assert len(seen) > 2 and seen <= set(HELD_OUT_LOOKS if split == "test" else TRAINING_LOOKS)
 
 
 def test_no_two_splits_or_levels_share_an_image_and_a_seed_gives_the_same_case() -> None:

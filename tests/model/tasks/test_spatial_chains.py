@@ -14,7 +14,11 @@ OPPOSITE = {"left of": "right of", "above": "below", "larger than": "smaller tha
 
 
 def at(x1: float, y1: float, x2: float, y2: float, color: str = "red") -> Placed:
-    return Placed(Item("cup", color), (x1, y1, x2, y2), max(x2 - x1, y2 - y1), None)
+    return colored((x1, y1, x2, y2), color)
+
+
+def colored(box: Box, color: str) -> Placed:
+    return Placed(Item("cup", color), box, max(box[2] - box[0], box[3] - box[1]), None)
 
 
 def boxes() -> st.SearchStrategy[Box]:
@@ -22,9 +26,7 @@ def boxes() -> st.SearchStrategy[Box]:
     return st.builds(lambda x, y, w, h: (float(x), float(y), float(x + w), float(y + h)), corner, corner, side, side)
 
 
-COLORED = st.builds(
-    lambda box, color: at(*box, color=color), boxes(), st.sampled_from(("red", "blue", "green", "pink"))
-)
+COLORED = st.builds(colored, boxes(), st.sampled_from(("red", "blue", "green", "pink")))
 
 
 def test_relations_hold_fail_or_are_too_close_to_call() -> None:
