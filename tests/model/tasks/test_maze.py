@@ -83,13 +83,22 @@ def test_no_wrong_answer_earns_as_much_as_a_right_one_without_thinking(damage: C
             assert verdict.exact or verdict.score < SUITE.weights["answer"]
 
 
-@pytest.mark.parametrize(
-    "damage", [mazes.no_path, mazes.wrong_end, mazes.wrong_start, mazes.straight, mazes.invented_path]
-)
+@pytest.mark.parametrize("damage", [mazes.no_path, mazes.wrong_end, mazes.wrong_start])
 def test_a_path_that_does_not_lead_there_costs_the_path_alone(damage: Callable[[Case], str]) -> None:
     for case, verdict in judged(damage, solvable=True):
         assert verdict.parts == ALL | {"path": 0.0}, (case.question, verdict)
         assert verdict.exact and verdict.path_valid is False
+
+
+@pytest.mark.parametrize("damage", [mazes.straight, mazes.invented_path])
+def test_a_path_through_walls_costs_the_path_alone(damage: Callable[[Case], str]) -> None:
+    walled = 0
+    for case, verdict in judged(damage, solvable=True):
+        start, goal = (case.truth["centres"][case.truth[end]] for end in ("start", "goal"))
+        walled += meets_any(case, start, goal)
+        assert verdict.exact and (verdict.path_valid is False or not meets_any(case, start, goal))
+        assert verdict.parts == ALL | {"path": float(verdict.path_valid is True)}
+    assert walled > 40
 
 
 def test_a_gap_in_the_path_costs_the_path_where_a_wall_is_in_between() -> None:
