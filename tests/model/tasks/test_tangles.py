@@ -121,7 +121,7 @@ def test_a_line_that_comes_back_alongside_itself_is_refused_and_a_loop_is_not() 
 
 
 @pytest.mark.parametrize(
-    ("third", "clear"), [((150.0, 150.0), True), ((100.0, 58.0), False), ((30.0, 58.0), False), ((170.0, 62.0), False)]
+    ("third", "clear"), [((150.0, 150.0), True), ((100.0, 58.0), False), ((12.0, 64.0), False), ((188.0, 64.0), False)]
 )
 def test_a_line_past_another_icon_is_refused_wherever_it_passes(third: tuple[float, float], clear: bool) -> None:
     starts, ends = np.array([[10.0, 50.0], third]), np.array([[190.0, 50.0], [100.0, 200.0]])
