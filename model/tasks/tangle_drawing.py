@@ -178,12 +178,9 @@ def _flat(rng: np.random.Generator, width: int, height: int) -> None:
 
 
 def _gradient(rng: np.random.Generator, width: int, height: int) -> _Weights:
-    across, down = np.linspace(0, 1, width), np.linspace(0, 1, height)[:, None]
+    across, down = (np.linspace(*rng.permutation(2), count) for count in (width, height))
     share = rng.random()
-    ramp = share * (across if rng.random() < 0.5 else 1 - across) + (1 - share) * (
-        down if rng.random() < 0.5 else 1 - down
-    )
-    return (ramp * 255).astype(np.uint8)
+    return ((share * across + (1 - share) * down[:, None]) * 255).astype(np.uint8)
 
 
 def _checks(rng: np.random.Generator, width: int, height: int) -> _Weights:

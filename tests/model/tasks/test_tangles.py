@@ -7,7 +7,18 @@ import numpy as np
 import pytest
 
 from model.tasks.curves import crossings, curvatures, directions, distances, resampled
-from model.tasks.tangles import CLEARANCE_PX, MIN_CROSSING_DEGREES, STEP_PX, Form, Tangle, draw_tangle
+from model.tasks.tangles import (
+    CLEARANCE_PX,
+    MIN_CROSSING_DEGREES,
+    STEP_PX,
+    Form,
+    Tangle,
+    _clear_of_icons,
+    _Line,
+    _meets_itself,
+    _Places,
+    draw_tangle,
+)
 
 EASY, TIGHT = Form((0, 1), 0.28, 26.0), Form((2, 3), 0.24, 12.0)
 SIZE, ICON_PX = (300, 280), 18.0
@@ -94,6 +105,35 @@ def test_a_tighter_form_bends_more() -> None:
         return float(np.mean([curvatures(line, 3.0).mean() for s in SEEDS for line in tangle(s, 3, form).lines]))
 
     assert turned(TIGHT) > 1.2 * turned(EASY)
+
+
+def straight(*corners: tuple[float, float]) -> np.ndarray:
+    return resampled(np.array(corners), STEP_PX)
+
+
+def test_a_line_that_comes_back_alongside_itself_is_refused_and_a_loop_is_not() -> None:
+    turn = np.linspace(0, 2 * np.pi, 100)
+    loop = straight((0, 30), (60, 30), *zip(60 + 30 * np.sin(turn), 60 - 30 * np.cos(turn), strict=True), (140, 30))
+    crossing = straight((0, 60), (100, 60), (100, 20), (50, 20), (50, 120))
+    alongside = straight((0, 60), (100, 60), (100, 65), (0, 65))
+    met = [_meets_itself(_Line(points, directions(points))) for points in (loop, crossing, alongside)]
+    assert met == [True, False, True]  # this loop closes on a tangent, so one can't tell where to go on
+
+
+@pytest.mark.parametrize(
+    ("third", "clear"), [((150.0, 150.0), True), ((100.0, 58.0), False), ((12.0, 64.0), False), ((188.0, 64.0), False)]
+)
+def test_a_line_past_another_icon_is_refused_wherever_it_passes(third: tuple[float, float], clear: bool) -> None:
+    starts, ends = np.array([[10.0, 50.0], third]), np.array([[190.0, 50.0], [100.0, 200.0]])
+    places = _Places(starts, ends, np.ones((2, 2)), np.ones((2, 2)))
+    assert _clear_of_icons(straight((10, 50), (190, 50)), places, 0, 0, ICON_PX) == clear
+
+
+def test_a_line_back_through_its_own_start_is_refused() -> None:
+    places = _Places(np.array([[100.0, 50.0]]), np.array([[190.0, 150.0]]), np.ones((1, 2)), np.ones((1, 2)))
+    back = straight((100, 50), (180, 50), (180, 20), (20, 20), (20, 55), (150, 55), (190, 150))
+    assert not _clear_of_icons(back, places, 0, 0, ICON_PX)
+    assert _clear_of_icons(straight((100, 50), (190, 150)), places, 0, 0, ICON_PX)
 
 
 def test_the_drawing_never_changes_who_is_joined_to_whom() -> None:
