@@ -72,7 +72,7 @@ def run(settings: Settings, out: TextIO = sys.stdout, err: TextIO = sys.stderr) 
 
 def _stages(settings: Settings, catalog: Catalog, collector: Any, run_id: str, output: str) -> Iterator[Tally]:
     """read -> fetch and check -> answer -> write; yields what each written file holds, as it is written."""
-    limits = Limits(catalog.root, settings.max_image_bytes, settings.max_image_pixels)
+    limits = Limits.of(settings, catalog.root, _TASKS_PER_ACTOR * settings.actors)
     plan = Plan(
         run_id=run_id,
         checkpoint=str(Path(settings.model).expanduser().absolute()),

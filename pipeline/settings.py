@@ -6,6 +6,7 @@ What is set later wins: defaults, the YAML file (`--config`), the environment (`
 from __future__ import annotations
 
 import argparse
+import ipaddress
 import json
 import os
 from collections.abc import Sequence
@@ -66,6 +67,28 @@ class Settings(BaseSettings):
         default=100_000_000, ge=1, description="an image of more pixels than this is an error row"
     )
 
+    allow_scheme: Annotated[list[Literal["https", "http"]], NoDecode] = Field(
+        default=["https"], description="web addresses of this scheme may be images; may be repeated [https]"
+    )
+    allow_host: Annotated[list[str], NoDecode] = Field(
+        default=[],
+        description="only this web host, or with a leading dot all of a domain; may be repeated [any public]",
+    )
+    allow_bucket: Annotated[list[str], NoDecode] = Field(
+        default=[], description="S3 bucket that images may lie in beside the catalog's own; may be repeated"
+    )
+    allow_root: Annotated[list[str], NoDecode] = Field(
+        default=[], description="folder that local images may lie in beside image-root; may be repeated"
+    )
+    allow_address: Annotated[list[str], NoDecode] = Field(
+        default=[], description="network of your own that images may come from, as 10.1.0.0/16; may be repeated [none]"
+    )
+    fetch_attempts: int = Field(default=5, ge=1, description="an image is asked for so often before it is an error row")
+    fetch_seconds: float = Field(
+        default=120.0, gt=0, description="an image that has not come after this time, retries included, is an error row"
+    )
+    requests_per_host: int = Field(default=32, ge=1, description="requests to one web host at a time, of the whole run")
+
     model: str = Field(default=str(BUNDLED_MODEL), description="checkpoint folder")
     device: Literal["auto", "cpu", "cuda"] = Field(
         default="auto", description="what the model runs on; auto: a GPU if any"
@@ -94,10 +117,12 @@ class Settings(BaseSettings):
         description="Ray cluster to join, as in ray.init [RAY_ADDRESS, else a private one on this machine]",
     )
 
-    @field_validator("question", mode="before")
+    @field_validator(
+        "question", "allow_scheme", "allow_host", "allow_bucket", "allow_root", "allow_address", mode="before"
+    )
     @classmethod
-    def _questions_from_text(cls, value: Any) -> Any:
-        """One question per line, or a JSON list: how the environment writes a list."""
+    def _lists_from_text(cls, value: Any) -> Any:
+        """One item per line, or a JSON list: how the environment writes a list."""
         if not isinstance(value, str):
             return value
         return json.loads(value) if value.lstrip().startswith("[") else value.splitlines()
@@ -107,6 +132,13 @@ class Settings(BaseSettings):
     def _questions_have_words(cls, value: list[str]) -> list[str]:
         if any(not question.strip() for question in value):
             raise ValueError("a question is blank: leave it out, or write it")
+        return value
+
+    @field_validator("allow_address")
+    @classmethod
+    def _addresses_are_networks(cls, value: list[str]) -> list[str]:
+        for text in value:
+            ipaddress.ip_network(text)  # says what is wrong with it
         return value
 
     @classmethod

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import stat
 import time
 import uuid
@@ -11,13 +12,13 @@ from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import boto3
 from botocore import exceptions
 from botocore.config import Config
 
 S3 = "s3://"
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]{0,30})://")
 _BODY_ATTEMPTS = 4  # boto3 retries requests, not bodies that break off half way
 _BROKEN_OFF = (exceptions.IncompleteReadError, exceptions.ResponseStreamingError, exceptions.ReadTimeoutError)
 
@@ -130,7 +131,8 @@ def join(base: str, name: str) -> str:
 
 def scheme(uri: str) -> str:
     """`s3`, `https`, …; empty for a path. A Windows drive is no scheme, but neither is it readable here."""
-    return urlsplit(uri).scheme.lower() if "://" in uri[:32] else ""
+    match = _SCHEME.match(uri)
+    return match[1].lower() if match else ""
 
 
 def _read_local(path: str, max_bytes: int) -> bytes:
