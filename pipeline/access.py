@@ -1,4 +1,4 @@
-"""What the addresses in a catalog may reach: schemes, hosts, buckets, folders, networks. What is not named is refused."""
+"""What a catalog's addresses may reach: schemes, hosts, buckets, folders, networks. The rest is refused."""
 
 from __future__ import annotations
 
@@ -125,8 +125,8 @@ class Access:
 
 
 def parse_web(uri: str) -> WebAddress:
-    """A web address, read strictly. ImageError, kind bad_address, for what different readers read differently:
-    user names, backslashes, control characters, percent or Unicode in the host, numbers that are not written as four."""
+    """A web address, read strictly. ImageError, kind bad_address, for what different readers read differently: user
+    names, backslashes, control characters, percent or Unicode in the host, hosts of numbers that are not four decimals."""
     scheme, _, rest = uri.partition("://")
     authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
     if "@" in authority:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -30,8 +30,8 @@ class Limits:
     root: str
     max_bytes: int
     max_pixels: int
-    access: Access = Access()
-    patience: Patience = Patience()
+    access: Access = field(default_factory=Access)
+    patience: Patience = field(default_factory=Patience)
 
     @classmethod
     def of(cls, settings: Settings, root: str, processes: int = 1) -> Limits:

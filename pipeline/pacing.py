@@ -13,7 +13,7 @@ _LONGEST_RETRY_AFTER_SECONDS = 120.0
 
 
 def pause_seconds(attempt: int) -> float:
-    """How long to wait after the failed attempt 1, 2, …: twice as long each time, at most 30 s, half of it by chance."""
+    """How long to wait after the failed attempt 1, 2, …: doubling up to 30 s, half of it by chance."""
     longest = min(_FIRST_PAUSE_SECONDS * 2.0 ** (attempt - 1), _LONGEST_PAUSE_SECONDS)
     return longest * random.uniform(0.5, 1.0)
 

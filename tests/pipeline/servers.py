@@ -7,7 +7,7 @@ import ssl
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -119,10 +119,8 @@ class TlsServer(ScriptedServer):
         super().__init__(script)
 
     def _serve(self, connection: socket.socket) -> None:
-        try:
+        with suppress(OSError):  # the client did not like the certificate
             super()._serve(self._context.wrap_socket(connection, server_side=True))
-        except OSError:
-            pass  # the client did not like the certificate
 
 
 def certificate(folder: Path, name: str) -> tuple[ssl.SSLContext, Path]:

@@ -17,7 +17,7 @@ def test_results_and_errors_come_back_and_threads_are_used_again() -> None:
     names = {helpers.run(lambda: threading.current_thread().ident, 10) for _ in range(20)}
     assert len(names) <= 2  # one; two when the first had not come back to rest in time
     with pytest.raises(KeyError):
-        helpers.run(lambda: {}["none"], 10)
+        helpers.run(lambda: dict[str, int]()["none"], 10)
 
 
 def test_a_call_that_hangs_is_a_timeout_and_the_next_one_is_served() -> None:

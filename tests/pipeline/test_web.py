@@ -29,6 +29,7 @@ from tests.pipeline.servers import (
 )
 
 BODY = bytes(range(256)) * 40
+PATIENCE = Patience(3, 20, 4)
 LOOPBACK = Access(schemes=("http", "https"), networks=("127.0.0.1/32",))
 
 
@@ -37,7 +38,7 @@ def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pacing, "_FIRST_PAUSE_SECONDS", 0.01)
 
 
-def fetched(script: Script, path: str = "/x", max_bytes: int = 100_000, patience: Patience = Patience(3, 20, 4)) -> Any:
+def fetched(script: Script, path: str = "/x", max_bytes: int = 100_000, patience: Patience = PATIENCE) -> Any:
     """(bytes, attempts), or the error's (kind, attempts); and the requests' heads."""
     with ScriptedServer(script) as server:
         try:
