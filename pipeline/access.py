@@ -126,7 +126,7 @@ class Access:
 
 def parse_web(uri: str) -> WebAddress:
     """A web address, read strictly. ImageError, kind bad_address, for what different readers read differently: user
-    names, backslashes, control characters, percent or Unicode in the host, hosts of numbers that are not four decimals."""
+    names, backslashes, control characters, percent or Unicode in the host, numbers that are not four decimals."""
     scheme, _, rest = uri.partition("://")
     authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
     if "@" in authority:
