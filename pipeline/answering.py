@@ -1,6 +1,6 @@
 """The actor that answers: image rows in, answer rows out. It holds one engine and keeps it full.
 
-Ray Data calls it with several batches at a time, all on one event loop; images are decoded by threads beside it.
+Ray Data calls it with several batches at a time, all on one event loop; images are decoded by processes beside it.
 """
 
 from __future__ import annotations
@@ -25,8 +25,10 @@ from model.pointing import PrimitivesMode
 from model.sampling import Sampling
 
 from .answers import Author, answer_row, error_row
+from .canvas import canvas_for
 from .collector import DEATHS_ALLOWED
-from .decoding import ImageError, decode
+from .decoder_pool import DecoderPool
+from .decoding import ImageError
 from .gold import score
 from .rows import questions_of
 from .sink import TRACED_ANSWERS
@@ -51,6 +53,7 @@ class Plan:
     sampling: Sampling
     images_in_flight: int
     threads: int
+    decoding: tuple[int, int, float]  # most bytes and pixels of an image, and seconds to decode it
 
 
 class Answerer:
@@ -70,7 +73,8 @@ class Answerer:
             max_output_tokens=plan.max_output_tokens,
         )
         self._author = Author(plan.run_id, self._engine.name, self._engine.revision, self._engine.config)
-        self._decoders = ThreadPoolExecutor(plan.threads, thread_name_prefix="decode")
+        self._decoders = DecoderPool(plan.threads, *plan.decoding)
+        self._waiters = ThreadPoolExecutor(plan.threads, thread_name_prefix="decode")  # for the decoders
         self._places = asyncio.Semaphore(plan.images_in_flight)
         self._decoded = ByteGate(_DECODED_BYTES)
         self._done = {"images": 0, "answers": 0, "errors": 0}
@@ -123,11 +127,13 @@ class Answerer:
         modes: tuple[PrimitivesMode, ...],
         seconds: dict[str, float],
     ) -> list[Completion]:
-        pixel_bytes = image["image_width"] * image["image_height"] * 3
-        async with self._places, self._decoded.holding(pixel_bytes):
+        size = (image["image_width"], image["image_height"])
+        canvas = canvas_for(*size, self._author.config)
+        width, height = canvas[:2] if canvas else size
+        async with self._places, self._decoded.holding(width * height * 3):
             began = time.perf_counter()
             loop = asyncio.get_running_loop()
-            picture = await loop.run_in_executor(self._decoders, decode, image["image"])
+            picture = await loop.run_in_executor(self._waiters, self._decoders.decode, image["image"], size, canvas)
             seconds["decode"], began = time.perf_counter() - began, time.perf_counter()
             try:
                 sampling = self._plan.sampling.for_image(image["image_sha256"])

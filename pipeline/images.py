@@ -13,13 +13,15 @@ import pyarrow as pa
 
 from . import store
 from .access import Access, WebAddress
-from .decoding import Header, ImageError, check
+from .decoder_pool import DecoderPool
+from .decoding import Header, ImageError
 from .rows import CHECKED_ROWS, IMAGE_ROWS
 from .settings import Settings
 from .waiting import HelperThreads
 from .web import Patience, Web
 
 _FETCH_THREADS = 16
+_CHECKERS = 2  # processes that read headers: one, and another for while one hangs
 HEAD_BYTES = 1 << 16  # most headers end long before; what lies behind an embedded thumbnail fits too
 
 
@@ -32,6 +34,7 @@ class Limits:
     max_pixels: int
     access: Access = field(default_factory=Access)
     patience: Patience = field(default_factory=Patience)
+    decode_seconds: float = 60.0
 
     @classmethod
     def of(cls, settings: Settings, root: str, processes: int = 1) -> Limits:
@@ -46,7 +49,8 @@ class Limits:
         patience = Patience(
             settings.fetch_attempts, settings.fetch_seconds, max(1, settings.requests_per_host // processes)
         )
-        return cls(root, settings.max_image_bytes, settings.max_image_pixels, access, patience)
+        limits = (settings.max_image_bytes, settings.max_image_pixels)
+        return cls(root, *limits, access, patience, settings.decode_seconds)
 
 
 def fetch(uri: str, limits: Limits) -> tuple[bytes, int]:
@@ -71,6 +75,15 @@ def _web(access: Access, patience: Patience) -> Web:
     return Web(access, patience)
 
 
+def _checker(limits: Limits) -> DecoderPool:
+    return _pool(limits.max_bytes, limits.max_pixels, limits.decode_seconds)
+
+
+@lru_cache(maxsize=4)
+def _pool(max_bytes: int, max_pixels: int, seconds: float) -> DecoderPool:
+    return DecoderPool(_CHECKERS, max_bytes, max_pixels, seconds)
+
+
 @lru_cache(maxsize=1)
 def _helpers() -> HelperThreads:
     return HelperThreads()
@@ -83,12 +96,12 @@ def header_of(uri: str | None, data: bytes | None, limits: Limits) -> Header:
     """
     if data is None and uri:
         try:
-            return check(_read_head(uri, limits), HEAD_BYTES, limits.max_pixels)
+            return _checker(limits).check(_read_head(uri, limits))
         except (ImageError, store.StoreError):
             data, _ = fetch(uri, limits)  # the whole file, or its own error
     if data is None:
         raise ImageError("fetch", "no_image", "the row has neither image bytes nor an address")
-    return check(data, limits.max_bytes, limits.max_pixels)
+    return _checker(limits).check(data)
 
 
 def fetch_and_check(table: pa.Table, limits: Limits) -> pa.Table:
@@ -113,7 +126,7 @@ def _checked(uri: str | None, data: bytes | None, limits: Limits) -> dict[str, A
                 raise ImageError("fetch", "no_image", "the row has neither image bytes nor an address")
             data, attempts = fetch(uri, limits)
         found["image_sha256"] = hashlib.sha256(data).hexdigest()
-        header = check(data, limits.max_bytes, limits.max_pixels)
+        header = _checker(limits).check(data)
         found |= {"image": data, "image_width": header.width, "image_height": header.height, "notes": header.notes}
     except ImageError as error:
         found["error"] = error.as_row() | {"attempts": max(error.attempts, attempts)}

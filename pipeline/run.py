@@ -85,6 +85,7 @@ def _stages(settings: Settings, catalog: Catalog, collector: Any, run_id: str, o
         sampling=Sampling(settings.temperature, settings.top_p, settings.seed),
         images_in_flight=settings.images_in_flight,
         threads=max(1, round(settings.cpus_per_actor)),
+        decoding=(settings.max_image_bytes, settings.max_image_pixels, settings.decode_seconds),
     )
     in_call = min(_IMAGES_PER_CALL, settings.images_in_flight)
     calls = math.ceil(settings.images_in_flight / in_call)

@@ -87,6 +87,9 @@ class Settings(BaseSettings):
     fetch_seconds: float = Field(
         default=120.0, gt=0, description="an image that has not come after this time, retries included, is an error row"
     )
+    decode_seconds: float = Field(
+        default=60.0, gt=0, description="an image that is not decoded after this time is an error row"
+    )
     requests_per_host: int = Field(default=32, ge=1, description="requests to one web host at a time, of the whole run")
 
     model: str = Field(default=str(BUNDLED_MODEL), description="checkpoint folder")

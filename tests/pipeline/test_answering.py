@@ -22,7 +22,7 @@ from tests.pipeline.pictures import broken_pictures, encoded, picture
 
 
 def plan(checkpoint: Path, kv_budget_mb: int | None = 8) -> Plan:
-    return Plan("run-1", str(checkpoint), "cpu", "auto", kv_budget_mb, 0.6, 6, "auto", GREEDY, 5, 1)
+    return Plan("run-1", str(checkpoint), "cpu", "auto", kv_budget_mb, 0.6, 6, "auto", GREEDY, 5, 1, (10**6, 10**6, 20))
 
 
 def images(*rows: dict[str, Any]) -> pa.Table:
