@@ -12,7 +12,7 @@ What is done to pictures that are not plain RGB, here and nowhere else:
 | several frames or pages | the first one |
 
 What is refused before a pixel is decoded: other formats, more bytes or pixels than the settings allow, one side more
-than 200 times the other, and more than 40 million pixels that took less than a 5,000th of their size in the file:
+than 1,000 times the other, and more than 40 million pixels that took less than a 5,000th of their size in the file:
 nobody's photograph or page, but what a bomb is made of. Plain pictures of a sensible size may be packed as they like.
 """
 
@@ -28,6 +28,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
+from .redaction import redacted
+
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 WHITE = (255, 255, 255)
 _ORIENTATION = 0x0112  # the EXIF tag
@@ -42,7 +44,7 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 _QUARTER_TURNS = (5, 6, 7, 8)
-MAX_ASPECT = 200
+MAX_ASPECT = 1000
 BOMB_PIXELS, BOMB_RATIO = 40_000_000, 5_000
 _STRIP_PIXELS = 1 << 20  # of deep pictures, scaled so many at a time
 _DEEP_GREY = ("I;16", "I;16L", "I;16B", "I;16N")
@@ -66,10 +68,10 @@ class ImageError(Exception):
     """Why an image can't be answered. stage: fetch | check | decode; `kind` is one of a few words, for counting."""
 
     def __init__(self, stage: str, kind: str, message: str, attempts: int = 1) -> None:
-        super().__init__(message)
+        super().__init__(redacted(message))
         self.stage = stage
         self.kind = kind
-        self.message = message
+        self.message = redacted(message)
         self.attempts = attempts
 
     def as_row(self) -> dict[str, Any]:

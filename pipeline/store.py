@@ -17,6 +17,8 @@ import boto3
 from botocore import exceptions
 from botocore.config import Config
 
+from .redaction import redacted
+
 S3 = "s3://"
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]{0,30})://")
 _BODY_ATTEMPTS = 4  # boto3 retries requests, not bodies that break off half way
@@ -27,9 +29,9 @@ class StoreError(Exception):
     """Why bytes could not be had. kind: missing | denied | unreadable | unreachable | too_many_bytes | store_error."""
 
     def __init__(self, kind: str, message: str, attempts: int = 1) -> None:
-        super().__init__(message)
+        super().__init__(redacted(message))
         self.kind = kind
-        self.message = message
+        self.message = redacted(message)
         self.attempts = attempts
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -83,6 +83,22 @@ def test_an_image_that_breaks_on_decoding_costs_its_own_rows_only(answerer: Answ
     ]  # fmt: skip
 
 
+def test_equal_bytes_and_questions_are_asked_once_and_fanned_out(answerer: Answerer, collector: Any) -> None:
+    same, other = encoded(picture(70, 50)), encoded(picture(71, 50))
+    before = answerer._engine.stats().requests
+    first, second = answered(
+        answerer,
+        images({"image": same}, {"image": other}, {"image": same, "questions": ["Where?", "How many?"]}),
+        images({"image": same}),
+    )
+    assert answerer._engine.stats().requests - before == 3  # `same` once for each question, `other` once
+    assert [row["status"] for row in (*first, *second)] == ["ok"] * 5
+    shared = [row for row in (first[0], first[2], second[0])]
+    assert sum(row["usage"]["shared_answer"] for row in shared) == 2
+    assert len({(row["answer"], row["confidence"]) for row in shared}) == 1
+    assert [row["image_id"] for row in (*first, *second)] == ["0", "1", "2", "2", "0"]
+
+
 def test_gold_is_scored_for_answers_and_errors_alike(answerer: Answerer) -> None:
     gold = {"gold_answers": ["no such answer"], "gold_boxes": [[[0.0, 0.0, 5.0, 5.0]]]}
     (rows,) = answered(answerer, images({"image": encoded(picture()), **gold}, gold))
