@@ -63,7 +63,8 @@ def test_each_question_of_an_image_gets_its_row_in_order(answerer: Answerer) -> 
 
 def test_batches_in_flight_together_keep_their_own_rows(answerer: Answerer, collector: Any) -> None:
     tables = [
-        images(*({"image": encoded(picture(60 + n, 40 + t)), "image_id": f"{t}-{n}"} for n in range(4))) for t in range(3)
+        images(*({"image": encoded(picture(60 + n, 40 + t)), "image_id": f"{t}-{n}"} for n in range(4)))
+        for t in range(3)
     ]
     batches = answered(answerer, *tables)
     assert [[row["image_id"] for row in rows] for rows in batches] == [[f"{t}-{n}" for n in range(4)] for t in range(3)]
