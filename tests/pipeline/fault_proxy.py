@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import itertools
 import random
 import socket
 import threading
@@ -21,7 +22,11 @@ class FaultProxy(ScriptedServer):
 
     def __init__(self, upstream: tuple[str, int], seed: int = 0) -> None:
         self._upstream = upstream
-        self._random = random.Random(seed)
+        # A deck of a hundred, so that the shares hold in every hundred requests.
+        deck = [fault for fault, share in SHARES.items() for _ in range(share)]
+        deck += ["none"] * (100 - len(deck))
+        random.Random(seed).shuffle(deck)
+        self._deck = itertools.cycle(deck)
         self._drawing = threading.Lock()
         self.faults: Counter[str] = Counter()
         super().__init__(self._never)
@@ -47,7 +52,7 @@ class FaultProxy(ScriptedServer):
 
     def _fault(self) -> str:
         with self._drawing:
-            fault = self._random.choices([*SHARES, "none"], [*SHARES.values(), 100 - sum(SHARES.values())])[0]
+            fault = next(self._deck)
             self.faults[fault] += 1
         return fault
 
