@@ -50,7 +50,8 @@ class DecoderPool:
         if len(data) > self._max_bytes:
             raise too_many_bytes(len(data), self._max_bytes)
         found, _ = self._ask("check", data, self._max_pixels, 0, None)
-        return Header(*found["size"], tuple(found["notes"]))
+        width, height = found["size"]
+        return Header(width, height, tuple(found["notes"]))
 
     def decode(self, data: bytes, size: tuple[int, int], canvas: Canvas | None = None) -> Image.Image:
         """As `decoding.decode`, on a canvas if one is given. `size`: what `check` said, in pixels.
@@ -85,7 +86,8 @@ class DecoderPool:
             finally:
                 self._free.put(process)
             if "error" in found:
-                raise ImageError(*found["error"], attempt)
+                stage, kind, message = found["error"]
+                raise ImageError(stage, kind, message, attempt)
             return found, result
         raise AssertionError("the last attempt returns or raises")
 

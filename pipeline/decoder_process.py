@@ -58,8 +58,9 @@ class Question(NamedTuple):
         packed = pipe.read(_QUESTION.size)
         if len(packed) < _QUESTION.size:
             return None
-        *asked, width, height, padded = _QUESTION.unpack(packed)
-        return cls(*asked, Canvas(width, height, padded) if width else None)
+        wants_pixels, num_bytes, shared_bytes, memory_bytes, seconds, width, height, padded = _QUESTION.unpack(packed)
+        canvas = Canvas(width, height, padded) if width else None
+        return cls(wants_pixels, num_bytes, shared_bytes, memory_bytes, seconds, canvas)
 
 
 def pack_answer(answer: Mapping[str, Any]) -> bytes:

@@ -180,8 +180,7 @@ def _read_s3(uri: str, max_bytes: int) -> tuple[bytes, int]:
             bucket, key = split_s3(uri)
             response = s3_client().get_object(Bucket=bucket, Key=key)
             requests += _requests(response)
-            with response["Body"] as body:
-                return _body(body, response["ContentLength"], max_bytes), requests
+            return _body(response["Body"], response["ContentLength"], max_bytes), requests
         except exceptions.ClientError as error:
             requests += _requests(error.response)
             failed = StoreError(_s3_kind(error), f"{uri}: {error}", requests)
@@ -211,8 +210,10 @@ def _body(body: Any, size: int, max_bytes: int) -> bytes:
         while size <= max_bytes and (part := body.read(_CHUNK_BYTES)):
             parts.append(part)
             size = max(size, sum(map(len, parts)))
-    except Exception as error:  # bodies with a checksum let through the errors of every layer below
+    except Exception as error:  # bodies let through the errors of every layer below
         raise _BrokenOff(f"the body broke off: {type(error).__name__}: {error}") from None
+    finally:
+        body.close()  # not by `with`, which hands out the raw stream: that takes half a body for a whole one
     if size > max_bytes:
         raise _too_many(size, max_bytes)
     return b"".join(parts)

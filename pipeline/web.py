@@ -13,6 +13,7 @@ import weakref
 import zlib
 from collections import OrderedDict
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -28,6 +29,7 @@ MAX_REDIRECTS = 5
 CONNECT_SECONDS = 10.0
 STALL_SECONDS = 15.0  # without a byte
 _CHUNK_BYTES = 1 << 16
+_LOOKUPS = 32  # of names at a time: some hang for as long as the system's resolver is patient
 _HOSTS_REMEMBERED = 1024
 _REDIRECTS = (301, 302, 303, 307, 308)
 _TOO_MANY = (429, 503)
@@ -61,6 +63,7 @@ class Web:
         self._patience = patience
         self._gates: OrderedDict[str, HostGate] = OrderedDict()
         self._loop = asyncio.new_event_loop()
+        self._loop.set_default_executor(ThreadPoolExecutor(_LOOKUPS, thread_name_prefix="resolve"))
         threading.Thread(target=self._loop.run_forever, name="web", daemon=True).start()
         self._session = asyncio.run_coroutine_threadsafe(_session(access), self._loop).result()
         weakref.finalize(self, _end, self._loop, self._session)

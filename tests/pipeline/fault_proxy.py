@@ -8,7 +8,6 @@ import random
 import socket
 import threading
 from collections import Counter
-from types import TracebackType
 
 from tests.pipeline.servers import ScriptedServer, reset
 
@@ -76,11 +75,3 @@ class FaultProxy(ScriptedServer):
         if fault == "stall":
             connection.settimeout(120)
             connection.recv(1)  # until the client has had enough
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None = None,
-        error: BaseException | None = None,
-        trace: TracebackType | None = None,
-    ) -> None:
-        self.close()

@@ -32,27 +32,27 @@ def proxy(s3: Any) -> Iterator[FaultProxy]:
         yield proxy
 
 
-def put_images(s3: Any, bucket: str, count: int) -> list[str]:
-    """So many different pictures; their bytes would not survive a cut."""
+def put_images(s3: Any, bucket: str, count: int) -> dict[str, bytes]:
+    """So many different pictures below in/, and their bytes."""
     rng = np.random.default_rng(0)
-    names = []
+    images = {}
     for n in range(count):
         pixels = rng.integers(0, 256, (40 + n % 7, 50 + n % 5, 3), dtype=np.uint8)
-        s3.put_object(Bucket=bucket, Key=f"in/{n:04}.png", Body=encoded(Image.fromarray(pixels)))
-        names.append(f"{n:04}.png")
-    return names
+        images[f"{n:04}.png"] = encoded(Image.fromarray(pixels))
+        s3.put_object(Bucket=bucket, Key=f"in/{n:04}.png", Body=images[f"{n:04}.png"])
+    return images
 
 
 def test_a_store_that_fails_one_time_in_five_gives_all_its_images(
     s3: Any, bucket: str, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    names = put_images(s3, bucket, 100)
+    images = put_images(s3, bucket, 100)
     monkeypatch.setattr(pacing, "_FIRST_PAUSE_SECONDS", 0.01)
     monkeypatch.setattr(store, "STALL_SECONDS", 0.5)
     monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
     store.s3_client.cache_clear()
     try:
-        rows = [{"image_id": name, "image_uri": name, "questions": ["Q?"]} for name in names]
+        rows = [{"image_id": name, "image_uri": name, "questions": ["Q?"]} for name in images]
         table = fetch_and_check(
             pa.Table.from_pylist(rows, schema=IMAGE_ROWS), Limits(f"s3://{bucket}/in", 10**6, 10**6)
         )
@@ -60,6 +60,7 @@ def test_a_store_that_fails_one_time_in_five_gives_all_its_images(
         monkeypatch.undo()
         store.s3_client.cache_clear()
     assert [row["error"] for row in table.to_pylist()] == [None] * 100
+    assert {row["image_id"]: row["image"] for row in table.to_pylist()} == images  # whole, not only with a good header
     assert set(proxy.faults) == {*SHARES, "none"}, proxy.faults  # each kind of fault was met
 
 
@@ -67,7 +68,7 @@ def test_a_store_that_fails_one_time_in_five_gives_all_its_images(
 def test_a_whole_run_over_a_failing_network_answers_every_image(
     s3: Any, bucket: str, proxy: FaultProxy, tiny_checkpoint: Path
 ) -> None:
-    names = put_images(s3, bucket, 320)
+    images = put_images(s3, bucket, 320)
     environment = {k: v for k, v in os.environ.items() if k not in ("RAY_ADDRESS",)} | {"AWS_ENDPOINT_URL": proxy.url}
     settings = {
         "catalog": f"s3://{bucket}/in", "output": f"s3://{bucket}/out", "model": str(tiny_checkpoint),
@@ -93,5 +94,5 @@ def test_a_whole_run_over_a_failing_network_answers_every_image(
     assert [row["error"] for row in answers.to_pylist() if row["error"]] == []
     assert (record["counts"]["answers"], record["counts"]["ok"], record["counts"]["error"]) == (320, 320, 0)
     assert answers.schema.equals(ANSWERS, check_metadata=True)
-    assert sorted(answers.column("image_id").to_pylist()) == names
+    assert sorted(answers.column("image_id").to_pylist()) == list(images)
     assert sum(proxy.faults[fault] for fault in SHARES) > 60, proxy.faults
