@@ -7,6 +7,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from pipeline.redaction import excepthook, shown
 from pipeline.settings import Settings
 
 
@@ -17,7 +18,7 @@ def main() -> int:
 
         run(settings)
     except ValueError as error:
-        print(f"catalog_qa.py: {error}", file=sys.stderr)
+        print(f"catalog_qa.py: {shown(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("catalog_qa.py: stopped; no run record was written", file=sys.stderr)
@@ -26,4 +27,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    sys.excepthook = excepthook
     sys.exit(main())

@@ -8,10 +8,12 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pipeline.footprint_command import main
+from pipeline.redaction import excepthook, shown
 
 if __name__ == "__main__":
+    sys.excepthook = excepthook
     try:
         sys.exit(main(sys.argv[1:]))
     except ValueError as error:
-        print(f"footprint.py: {error}", file=sys.stderr)
+        print(f"footprint.py: {shown(error)}", file=sys.stderr)
         sys.exit(2)

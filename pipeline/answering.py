@@ -1,6 +1,6 @@
 """The actor that answers: image rows in, answer rows out. It holds one engine and keeps it full.
 
-Ray Data calls it with several batches at a time, all on one event loop; images are decoded by threads beside it.
+Ray Data calls it with several batches at a time, all on one event loop; images are decoded by processes beside it.
 """
 
 from __future__ import annotations
@@ -9,11 +9,12 @@ import asyncio
 import os
 import resource
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -25,14 +26,17 @@ from model.pointing import PrimitivesMode
 from model.sampling import Sampling
 
 from .answers import Author, answer_row, error_row
+from .canvas import canvas_for
 from .collector import DEATHS_ALLOWED
-from .decoding import ImageError, decode
+from .decoder_pool import DecoderPool
+from .decoding import ImageError
 from .gold import score
 from .rows import questions_of
+from .sharing import Asked, Shared, SharedAnswers
 from .sink import TRACED_ANSWERS
 
 _CPU_KV_BUDGET_MB = 64
-_Outcome = Completion | Mapping[str, Any]  # or an error: stage, kind, message, attempts
+_Outcome = Shared | Mapping[str, Any]  # or an error: stage, kind, message, attempts
 _DECODED_BYTES = 2_000_000_000  # of pixels that wait for the engine or are in it, in one actor
 
 
@@ -51,6 +55,7 @@ class Plan:
     sampling: Sampling
     images_in_flight: int
     threads: int
+    decoding: tuple[int, int, float]  # most bytes and pixels of an image, and seconds to decode it
 
 
 class Answerer:
@@ -70,7 +75,9 @@ class Answerer:
             max_output_tokens=plan.max_output_tokens,
         )
         self._author = Author(plan.run_id, self._engine.name, self._engine.revision, self._engine.config)
-        self._decoders = ThreadPoolExecutor(plan.threads, thread_name_prefix="decode")
+        self._decoders = DecoderPool(plan.threads, *plan.decoding)
+        self._waiters = ThreadPoolExecutor(plan.threads, thread_name_prefix="decode")  # for the decoders
+        self._shared = SharedAnswers(sampled=plan.sampling.temperature > 0)
         self._places = asyncio.Semaphore(plan.images_in_flight)
         self._decoded = ByteGate(_DECODED_BYTES)
         self._done = {"images": 0, "answers": 0, "errors": 0}
@@ -94,14 +101,15 @@ class Answerer:
         """The rows of one image, in the order of its questions."""
         questions = questions_of(image["questions"])
         places = [index for index, question in enumerate(questions) if question is not None]
-        asked = tuple(question for question in questions if question is not None)
-        modes = tuple(self._mode(image["primitives"], index) for index in places)
+        asked = tuple(Asked(questions[n] or "", self._mode(image["primitives"], n), n) for n in places)
         seconds: dict[str, float] = {}
         outcomes: dict[int, _Outcome] = {}
         error = image["error"]
         if error is None and asked:
             try:
-                completions = await self._complete(image, asked, modes, seconds)
+                completions = await self._shared.get(
+                    image["image_sha256"], asked, partial(self._complete, image, seconds)
+                )
                 outcomes.update(zip(places, completions, strict=True))
             except ImageError as broken:
                 error = broken.as_row()
@@ -119,19 +127,21 @@ class Answerer:
     async def _complete(
         self,
         image: Mapping[str, Any],
-        asked: tuple[str, ...],
-        modes: tuple[PrimitivesMode, ...],
         seconds: dict[str, float],
+        asked: tuple[Asked, ...],
     ) -> list[Completion]:
-        pixel_bytes = image["image_width"] * image["image_height"] * 3
-        async with self._places, self._decoded.holding(pixel_bytes):
+        size = (image["image_width"], image["image_height"])
+        canvas = canvas_for(*size, self._author.config)
+        width, height = canvas[:2] if canvas else size
+        async with self._places, self._decoded.holding(width * height * 3):
             began = time.perf_counter()
             loop = asyncio.get_running_loop()
-            picture = await loop.run_in_executor(self._decoders, decode, image["image"])
+            picture = await loop.run_in_executor(self._waiters, self._decoders.decode, image["image"], size, canvas)
             seconds["decode"], began = time.perf_counter() - began, time.perf_counter()
             try:
                 sampling = self._plan.sampling.for_image(image["image_sha256"])
-                return await self._engine.answer(Request(picture, asked, self._plan.max_output_tokens, modes, sampling))
+                texts, modes = tuple(one.question for one in asked), tuple(one.mode for one in asked)
+                return await self._engine.answer(Request(picture, texts, self._plan.max_output_tokens, modes, sampling))
             finally:
                 seconds["answer"] = time.perf_counter() - began
 
@@ -144,8 +154,10 @@ class Answerer:
         self, image: Mapping[str, Any], index: int, outcome: _Outcome, seconds: Mapping[str, float]
     ) -> dict[str, Any]:
         now = datetime.now(UTC)
-        make: Callable[..., dict[str, Any]] = answer_row if isinstance(outcome, Completion) else error_row
-        row = make(self._author, image, index, outcome, now)
+        if isinstance(outcome, Shared):
+            row = answer_row(self._author, image, index, outcome.completion, now, outcome.was_shared)
+        else:
+            row = error_row(self._author, image, index, outcome, now)
         exact, iou = score(row, _at(image["gold_answers"], index), _at(image["gold_boxes"], index))
         trace: dict[str, Any] = {"first_of_image": index == 0, "gold_exact": exact, "gold_iou": iou}
         if index == 0:

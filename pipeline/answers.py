@@ -16,11 +16,13 @@ from model.prompt import END_THINK, THINK
 from model.tasks.general import number_in
 from model.tasks.suite import to_frame
 
+from .redaction import redacted
 from .rows import ANSWERS, questions_of
 
 if TYPE_CHECKING:
     from model.engine import Completion
 
+_SQUEEZED = 1.25  # beyond the rounding to whole patches
 # One entry of a coordinate list as the grammar writes it: two or four numbers 0..999.
 _ENTRY = re.compile(r"(?<=\[)[0-9]{1,3}(?:,[0-9]{1,3}){1,3}(?=\])")
 
@@ -36,9 +38,10 @@ class Author:
 
 
 def answer_row(
-    author: Author, image: Mapping[str, Any], index: int, completion: Completion, now: datetime
+    author: Author, image: Mapping[str, Any], index: int, completion: Completion, now: datetime, shared: bool = False
 ) -> dict[str, Any]:
-    """The row of one answered question. `image` has the fields of CHECKED_ROWS."""
+    """The row of one answered question. `image` has the fields of CHECKED_ROWS. `shared`: the answer was made for
+    another row with the same bytes and question."""
     reasoning, answer = primitives.split(completion.text)
     plain = primitives.strip(answer)
     size = (image["image_width"], image["image_height"])
@@ -51,7 +54,8 @@ def answer_row(
         "primitives": [_primitive(found, size, author.config) for found in primitives.parse(completion.text)],
         "finish_reason": completion.finish_reason,
         "confidence": completion.confidence,
-        "usage": asdict(completion.usage),
+        "usage": asdict(completion.usage) | {"shared_answer": shared},
+        "image_notes": [*(image["notes"] or ()), *fitting_notes(*size, author.config)],
     }
 
 
@@ -59,7 +63,24 @@ def error_row(
     author: Author, image: Mapping[str, Any], index: int, error: Mapping[str, Any], now: datetime
 ) -> dict[str, Any]:
     """The row of one question that got no answer; `error` has stage, kind, message and attempts."""
-    return _row(author, image, index, now) | {"status": "error", "error": dict(error)}
+    return _row(author, image, index, now) | {
+        "status": "error",
+        "error": {**error, "message": redacted(error["message"])},
+    }
+
+
+def fitting_notes(width: int, height: int, config: Config) -> list[str]:
+    """What the model's resize policy does to a picture of this size, in words for the table."""
+    _, _, content_width, content_height = model_image.plan(width, height, config).content
+    notes = []
+    if content_width * content_height < width * height:
+        notes.append("reduced for the model")
+    elif content_width * content_height > width * height:
+        notes.append("enlarged for the model")
+    aspect = width / height * content_height / content_width
+    if max(aspect, 1 / aspect) > _SQUEEZED:
+        notes.append("squeezed for the model")
+    return notes
 
 
 def response_of(row: Mapping[str, Any]) -> str:
@@ -101,6 +122,7 @@ def _row(author: Author, image: Mapping[str, Any], index: int, now: datetime) ->
     row |= {name: image[name] for name in ("image_id", "image_uri", "image_sha256", "image_width", "image_height")}
     return row | {
         "run_id": author.run_id,
+        "image_notes": list(image["notes"] or ()),
         "question_id": str(index),
         "question": question,
         "model": author.model,

@@ -24,7 +24,7 @@ from . import store
 from .answers import Author, answer_row, error_row
 from .decoding import ImageError, check, decode
 from .drawing import draw
-from .record import printable
+from .redaction import printable, redacted
 from .rows import ANSWERS
 from .settings import Settings, require_checkpoint
 
@@ -42,7 +42,7 @@ def ask(path: str, question: str, settings: Settings) -> tuple[dict[str, Any], I
     now = datetime.now(UTC)
     run_id = f"ask-{now:%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
     config = Config.from_file(Path(settings.model) / "config.json")
-    image: dict[str, Any] = dict.fromkeys(("image_sha256", "image_width", "image_height"))
+    image: dict[str, Any] = dict.fromkeys(("image_sha256", "image_width", "image_height", "notes"))
     image |= {"image_id": Path(path).name, "image_uri": path, "questions": [question]}
     try:
         picture = _picture(path, image, settings)
@@ -62,7 +62,7 @@ def _picture(path: str, image: dict[str, Any], settings: Settings) -> Image.Imag
         raise ImageError("fetch", error.kind, error.message, error.attempts) from None
     image["image_sha256"] = hashlib.sha256(data).hexdigest()
     header = check(data, settings.max_image_bytes, settings.max_image_pixels)
-    image |= {"image_width": header.width, "image_height": header.height}
+    image |= {"image_width": header.width, "image_height": header.height, "notes": header.notes}
     return decode(data)
 
 
@@ -106,7 +106,10 @@ def main(argv: Sequence[str], out: TextIO = sys.stdout) -> int:
         print(_as_json(row), file=out)
     elif row["status"] == "error":
         error = row["error"]
-        print(f"{path}: no answer: {error['stage']}/{error['kind']}: {printable(error['message'])}", file=sys.stderr)
+        print(
+            f"{printable(redacted(path))}: no answer: {error['stage']}/{error['kind']}: {printable(error['message'])}",
+            file=sys.stderr,
+        )
     else:
         assert picture is not None
         target = f"{Path(path).name if store.is_s3(path) else path}.answer.png"
@@ -131,4 +134,6 @@ def _as_text(row: dict[str, Any], target: str) -> str:
     if row["finish_reason"] == "length":
         lines.append("  (cut off at --max-output-tokens)")
     size = f"{row['image_width']} x {row['image_height']}"
-    return "\n".join([*lines, f"{row['usage']['kv_entries']} KV entries; pixels of {size}; drawn in {target}"])
+    return "\n".join(
+        [*lines, f"{row['usage']['kv_entries']} KV entries; pixels of {size}; drawn in {printable(target)}"]
+    )

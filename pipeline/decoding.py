@@ -10,6 +10,10 @@ What is done to pictures that are not plain RGB, here and nowhere else:
 | 16 bits a channel | scaled to 8, not clipped |
 | 32-bit integers, floats | scaled from 0..1 (floats), 0..255 or 0..65535 if they lie there, else from their own range |
 | several frames or pages | the first one |
+
+What is refused before a pixel is decoded: other formats, more bytes or pixels than the settings allow, one side more
+than 1,000 times the other, and more than 40 million pixels that took less than a 5,000th of their size in the file:
+nobody's photograph or page, but what a bomb is made of. Plain pictures of a sensible size may be packed as they like.
 """
 
 from __future__ import annotations
@@ -17,15 +21,19 @@ from __future__ import annotations
 import io
 import struct
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
+
+from .redaction import redacted
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 WHITE = (255, 255, 255)
 _ORIENTATION = 0x0112  # the EXIF tag
+_BITS_PER_SAMPLE = 0x0102  # of TIFF
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -36,10 +44,14 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 _QUARTER_TURNS = (5, 6, 7, 8)
+MAX_ASPECT = 1000
+BOMB_PIXELS, BOMB_RATIO = 40_000_000, 5_000
+_STRIP_PIXELS = 1 << 20  # of deep pictures, scaled so many at a time
 _DEEP_GREY = ("I;16", "I;16L", "I;16B", "I;16N")
 
 # `check` holds every image against our own limit before a pixel is decoded; Pillow's would come before that.
 Image.MAX_IMAGE_PIXELS = None
+PngImagePlugin.MAX_TEXT_MEMORY = 4 << 20  # of the text in one PNG, unpacked
 Image.init()  # all plugins, once, not from many threads at their first image
 
 
@@ -56,10 +68,10 @@ class ImageError(Exception):
     """Why an image can't be answered. stage: fetch | check | decode; `kind` is one of a few words, for counting."""
 
     def __init__(self, stage: str, kind: str, message: str, attempts: int = 1) -> None:
-        super().__init__(message)
+        super().__init__(redacted(message))
         self.stage = stage
         self.kind = kind
-        self.message = message
+        self.message = redacted(message)
         self.attempts = attempts
 
     def as_row(self) -> dict[str, Any]:
@@ -71,13 +83,11 @@ def check(data: bytes, max_bytes: int, max_pixels: int) -> Header:
     if not data:
         raise ImageError("check", "empty", "the image has 0 bytes")
     if len(data) > max_bytes:
-        raise ImageError("check", "too_many_bytes", f"{len(data):,} bytes; max_image_bytes allows {max_bytes:,}")
+        raise too_many_bytes(len(data), max_bytes)
     try:
         with _open(data) as image:
             width, height = image.size
-            if width * height > max_pixels:
-                message = f"{width} x {height} pixels; max_image_pixels allows {max_pixels:,}"
-                raise ImageError("check", "too_many_pixels", message)
+            _refuse_unfit_size(width, height, len(data), max_pixels)
             if _orientation(image, data) in _QUARTER_TURNS:
                 width, height = height, width
             return Header(width, height, _notes(image, data))
@@ -86,6 +96,8 @@ def check(data: bytes, max_bytes: int, max_pixels: int) -> Header:
         raise ImageError("check", kind, f"the bytes are {what} of {', '.join(FORMATS)}: {data[:16]!r}…") from None
     except ImageError:
         raise
+    except MemoryError:
+        raise ImageError("check", "out_of_memory", "the header asks for more memory than the image may take") from None
     except Exception as error:  # Pillow's plugins raise whatever a broken header makes them stumble over
         raise ImageError("check", "corrupt", f"the header can't be read: {_said(error)}") from None
 
@@ -98,9 +110,25 @@ def decode(data: bytes) -> Image.Image:
             image.load()
             picture = _to_rgb(image)
             return picture if turn is None else picture.transpose(turn)
-    except Exception as error:  # as in `check`; a MemoryError is this image's as well
+    except MemoryError:
+        raise ImageError("decode", "out_of_memory", "the image needs more memory than its size explains") from None
+    except Exception as error:  # as in `check`
         kind = "truncated" if "truncated" in str(error) else "corrupt"
         raise ImageError("decode", kind, f"the image can't be decoded: {_said(error)}") from None
+
+
+def too_many_bytes(size: int, max_bytes: int) -> ImageError:
+    return ImageError("check", "too_many_bytes", f"{size:,} bytes; max_image_bytes allows {max_bytes:,}")
+
+
+def _refuse_unfit_size(width: int, height: int, num_bytes: int, max_pixels: int) -> None:
+    size = f"{width} x {height} pixels"
+    if width * height > max_pixels:
+        raise ImageError("check", "too_many_pixels", f"{size}; max_image_pixels allows {max_pixels:,}")
+    if max(width, height) > MAX_ASPECT * min(width, height):
+        raise ImageError("check", "extreme_aspect", f"{size}: one side is more than {MAX_ASPECT} times the other")
+    if width * height > BOMB_PIXELS and width * height * 3 > BOMB_RATIO * num_bytes:
+        raise ImageError("check", "bomb", f"{size} in {num_bytes:,} bytes: packed more than {BOMB_RATIO:,} times")
 
 
 def _open(data: bytes) -> Image.Image:
@@ -153,9 +181,23 @@ def _notes(image: Image.Image, data: bytes) -> tuple[str, ...]:
         notes.append(f"first of several {'pages' if image.format == 'TIFF' else 'frames'}")
     if _is_transparent(image):
         notes.append("transparency laid on white")
+    if image.mode == "CMYK":
+        notes.append("CMYK converted to RGB")
+    if _is_deep(image, data):
+        notes.append("deep colours scaled to 8 bits")
     if _orientation(image, data) != 1:
         notes.append("turned by its EXIF orientation")
     return tuple(notes)
+
+
+def _is_deep(image: Image.Image, data: bytes) -> bool:
+    """More than 8 bits a channel. Pillow itself reads those of coloured PNG and TIFF as their upper 8."""
+    if image.mode in (*_DEEP_GREY, "I", "F"):
+        return True
+    if image.format == "PNG":
+        return data[24] > 8  # IHDR's bit depth
+    bits = image.tag_v2.get(_BITS_PER_SAMPLE, (8,)) if isinstance(image, TiffImagePlugin.TiffImageFile) else (8,)
+    return max(bits, default=8) > 8
 
 
 def _has_more(image: Image.Image) -> bool:
@@ -171,25 +213,42 @@ def _is_transparent(image: Image.Image) -> bool:
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode in _DEEP_GREY:
-        return _grey(np.asarray(image).astype(np.float64) / 65535)
+        return _grey(np.asarray(image), 0.0, 65535.0)
     if image.mode in ("I", "F"):
-        return _grey(_unit_range(np.nan_to_num(np.asarray(image, dtype=np.float64)), image.mode))
+        values = np.asarray(image)
+        return _grey(values, *_value_range(values, image.mode))
     if _is_transparent(image):
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, (*WHITE, 255)), image).convert("RGB")
     return image.convert("RGB")
 
 
-def _unit_range(values: np.ndarray, mode: str) -> np.ndarray:
-    low, high = float(values.min()), float(values.max())
+def _value_range(values: np.ndarray, mode: str) -> tuple[float, float]:
+    """The value that becomes black, and how far above it white is."""
+    ranges = [(strip.min(), strip.max()) for strip in map(_finite, (values[rows] for rows in _strips(values)))]
+    low, high = float(min(low for low, _ in ranges)), float(max(high for _, high in ranges))
     tops = (1.0, 255.0, 65535.0) if mode == "F" else (255.0, 65535.0)
     top = next((top for top in tops if low >= 0 and high <= top), None)
-    return values / top if top else (values - low) / max(high - low, 1e-30)
+    return (0.0, top) if top else (low, max(high - low, 1e-30))
 
 
-def _grey(shares: np.ndarray) -> Image.Image:
-    """An RGB picture of grey values 0..1."""
-    return Image.fromarray((shares * 255 + 0.5).astype(np.uint8)).convert("RGB")
+def _grey(values: np.ndarray, black: float, span: float) -> Image.Image:
+    """An RGB picture of grey values."""
+    grey = np.empty(values.shape, np.uint8)
+    for rows in _strips(values):
+        grey[rows] = ((_finite(values[rows]) - black) / span * 255 + 0.5).astype(np.uint8)
+    return Image.fromarray(grey).convert("RGB")
+
+
+def _finite(values: np.ndarray) -> np.ndarray:
+    return np.nan_to_num(values.astype(np.float64), posinf=0.0, neginf=0.0)
+
+
+def _strips(values: np.ndarray) -> Iterator[slice]:
+    """Some rows at a time: as float64 the whole would be eight times the picture."""
+    step = max(_STRIP_PIXELS // values.shape[1], 1)
+    for top in range(0, values.shape[0], step):
+        yield slice(top, top + step)
 
 
 def _said(error: Exception) -> str:

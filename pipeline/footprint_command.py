@@ -137,7 +137,7 @@ def _of_catalog(config: Config, options: argparse.Namespace) -> dict[str, Any]:
     settings = Settings.of({"catalog": options.catalog, "limit": options.images})
     began = time.perf_counter()
     catalog = open_catalog(settings)
-    limits = Limits(catalog.root, settings.max_image_bytes, settings.max_image_pixels)
+    limits = Limits.of(settings, catalog.root)
     census = take_census(catalog, limits, options.questions)
     load = _workload(options, options.questions or 1)
     record = catalog_record(config, census, load, time.perf_counter() - began, _memory(options))

@@ -5,39 +5,88 @@ from __future__ import annotations
 import hashlib
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import pyarrow as pa
 
 from . import store
-from .decoding import Header, ImageError, check
+from .access import Access, WebAddress
+from .decoder_pool import DecoderPool
+from .decoding import Header, ImageError
 from .rows import CHECKED_ROWS, IMAGE_ROWS
+from .settings import Settings
+from .waiting import HelperThreads
+from .web import Patience, Web
 
 _FETCH_THREADS = 16
+_CHECKERS = 2  # processes that read headers: one, and another for while one hangs
 HEAD_BYTES = 1 << 16  # most headers end long before; what lies behind an embedded thumbnail fits too
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Where local files may lie (`root`, a folder or s3:// prefix) and how large an image may be."""
+    """What an image may be and where it may lie: below `root` (a folder or s3:// prefix) or where `access` says."""
 
     root: str
     max_bytes: int
     max_pixels: int
+    access: Access = field(default_factory=Access)
+    patience: Patience = field(default_factory=Patience)
+    decode_seconds: float = 60.0
+
+    @classmethod
+    def of(cls, settings: Settings, root: str, processes: int = 1) -> Limits:
+        """As the settings say, for a catalog at `root` that so many processes fetch from at a time."""
+        access = Access(
+            tuple(settings.allow_scheme),
+            tuple(settings.allow_host),
+            tuple(settings.allow_bucket),
+            tuple(settings.allow_root),
+            tuple(settings.allow_address),
+        )
+        patience = Patience(
+            settings.fetch_attempts, settings.fetch_seconds, max(1, settings.requests_per_host // processes)
+        )
+        limits = (settings.max_image_bytes, settings.max_image_pixels)
+        return cls(root, *limits, access, patience, settings.decode_seconds)
 
 
 def fetch(uri: str, limits: Limits) -> tuple[bytes, int]:
     """The bytes behind an image's address and the attempts that took. Relative ones start at `limits.root`.
 
-    ImageError, stage fetch, when they can't be had: by the scheme, the place, the size or the store.
+    ImageError, stage fetch, when they can't be had: by the policy, the size, the time or the store.
     """
-    where = _where(uri, limits)
+    where = limits.access.place(uri, limits.root)
+    if isinstance(where, WebAddress):
+        return _web(limits.access, limits.patience).read(where, limits.max_bytes)
     try:
-        return store.read(where, limits.max_bytes)
+        return _helpers().run(lambda: store.read(where, limits.max_bytes), limits.patience.seconds)
     except store.StoreError as error:
         raise ImageError("fetch", error.kind, error.message, error.attempts) from None
+    except TimeoutError:
+        message = f"{where}: not here after {limits.patience.seconds:g} s (fetch_seconds)"
+        raise ImageError("fetch", "timeout", message) from None
+
+
+@lru_cache(maxsize=4)
+def _web(access: Access, patience: Patience) -> Web:
+    return Web(access, patience)
+
+
+def _checker(limits: Limits) -> DecoderPool:
+    return _pool(limits.max_bytes, limits.max_pixels, limits.decode_seconds)
+
+
+@lru_cache(maxsize=4)
+def _pool(max_bytes: int, max_pixels: int, seconds: float) -> DecoderPool:
+    return DecoderPool(_CHECKERS, max_bytes, max_pixels, seconds)
+
+
+@lru_cache(maxsize=1)
+def _helpers() -> HelperThreads:
+    return HelperThreads()
 
 
 def header_of(uri: str | None, data: bytes | None, limits: Limits) -> Header:
@@ -47,12 +96,12 @@ def header_of(uri: str | None, data: bytes | None, limits: Limits) -> Header:
     """
     if data is None and uri:
         try:
-            return check(store.read_head(_where(uri, limits), HEAD_BYTES), HEAD_BYTES, limits.max_pixels)
+            return _checker(limits).check(_read_head(uri, limits))
         except (ImageError, store.StoreError):
             data, _ = fetch(uri, limits)  # the whole file, or its own error
     if data is None:
         raise ImageError("fetch", "no_image", "the row has neither image bytes nor an address")
-    return check(data, limits.max_bytes, limits.max_pixels)
+    return _checker(limits).check(data)
 
 
 def fetch_and_check(table: pa.Table, limits: Limits) -> pa.Table:
@@ -77,29 +126,15 @@ def _checked(uri: str | None, data: bytes | None, limits: Limits) -> dict[str, A
                 raise ImageError("fetch", "no_image", "the row has neither image bytes nor an address")
             data, attempts = fetch(uri, limits)
         found["image_sha256"] = hashlib.sha256(data).hexdigest()
-        header = check(data, limits.max_bytes, limits.max_pixels)
+        header = _checker(limits).check(data)
         found |= {"image": data, "image_width": header.width, "image_height": header.height, "notes": header.notes}
     except ImageError as error:
         found["error"] = error.as_row() | {"attempts": max(error.attempts, attempts)}
     return found | {"fetch_seconds": time.perf_counter() - began}
 
 
-def _where(uri: str, limits: Limits) -> str:
-    """The place that an image's address means, if it may be read."""
-    if (scheme := store.scheme(uri)) not in ("", "s3"):
-        raise ImageError("fetch", "unsupported_scheme", f"can't read {scheme}:// addresses: {uri}")
-    where = store.join(limits.root, uri)
-    return where if store.is_s3(where) else _inside(limits.root, where)
-
-
-def _inside(root: str, path: str) -> str:
-    """The path with its links followed, if it lies inside the root; else it is refused, whatever it is."""
-    if store.is_s3(root):
-        raise ImageError("fetch", "outside_root", f"{path} is a local path; this catalog's images start at {root}")
-    try:
-        resolved, allowed = Path(path).resolve(), Path(root).resolve()
-    except (OSError, ValueError, RuntimeError) as error:  # a NUL byte, a loop of links
-        raise ImageError("fetch", "unreadable", f"not a usable path: {path!r}: {error}") from None
-    if not resolved.is_relative_to(allowed):
-        raise ImageError("fetch", "outside_root", f"{path} lies outside {root} (--image-root names another folder)")
-    return str(resolved)
+def _read_head(uri: str, limits: Limits) -> bytes:
+    where = limits.access.place(uri, limits.root)
+    if isinstance(where, WebAddress):
+        return _web(limits.access, limits.patience).read_head(where, HEAD_BYTES)
+    return store.read_head(where, HEAD_BYTES)

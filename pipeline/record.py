@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
-import re
 import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -12,17 +11,11 @@ from datetime import datetime
 from typing import Any
 
 from .gold import boxes_of
+from .redaction import printable, redacted, without_secrets
 from .settings import Settings
 from .sink import Tally
 
 _PACKAGES = ("ray", "torch", "pyarrow", "pillow")
-_SECRETS = re.compile(
-    r"(?P<userinfo>(?<=://)[^/@\s]+(?=@))"
-    r"|(?<=[?&])(?P<name>[^=&\s]*(?:key|token|secret|signature|password|credential)[^=&\s]*)=[^&\s]*"
-    r"|\b(?:AKIA|ASIA)[0-9A-Z]{16}\b",
-    re.IGNORECASE,
-)
-
 _SHOWN_WHOLE = 64  # answers: a run of at most so many is shown whole
 _SHOWN_OF_MORE = 8  # answers shown of a larger one
 
@@ -45,7 +38,7 @@ def run_record(
         "started_at": started.isoformat(),
         "finished_at": finished.isoformat(),
         "seconds": {"total": round(duration, 3), "answering": round(seconds_answering, 3)},
-        "settings": {name: _without_secrets(value) for name, value in settings.model_dump().items()},
+        "settings": without_secrets(settings.model_dump()),
         "versions": _versions(),
         "counts": {
             "images": tally.images,
@@ -92,12 +85,7 @@ def summary(record: Mapping[str, Any], first: Sequence[Mapping[str, Any]], outpu
             f" {engines['kv_peak_bytes'] / 1e6:.1f} of {engines['kv_budget_bytes'] / 1e6:.0f} MB;"
             f" engine busy {engines['busy_share'] * 100:.0f} %"
         )
-    return "\n".join([*lines, f"written  {output}"])
-
-
-def printable(text: str) -> str:
-    """Text from a catalog or a model, fit for a terminal: whatever could steer it is written out as an escape."""
-    return "".join(c if c.isprintable() else "␤" if c == "\n" else c.encode("unicode_escape").decode() for c in text)
+    return "\n".join([*lines, f"written  {printable(redacted(output))}"])
 
 
 def _answer_lines(first: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -189,11 +177,3 @@ def _versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:  # run from a checkout that was never installed
             versions[package] = "not installed"
     return versions
-
-
-def _without_secrets(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_without_secrets(item) for item in value]
-    if not isinstance(value, str):
-        return value
-    return _SECRETS.sub(lambda match: f"{match['name']}=***" if match["name"] else "***", value)

@@ -33,14 +33,14 @@ CHECKED_ROWS = pa.schema(
         ("image_sha256", pa.string()),
         ("image_width", pa.int32()),
         ("image_height", pa.int32()),
-        ("notes", pa.list_(pa.string())),  # what was done to the image, e.g. "first frame of 12"
+        ("notes", pa.list_(pa.string())),  # what was done to the image, see docs/images.md
         ("error", ERROR),
         ("fetch_seconds", pa.float64()),
     ]
 )
 
 # The answers table. A row is one (image, question); question_id is the question's place in its image's list: "0", …
-SCHEMA_VERSION = "1"
+SCHEMA_VERSION = "2"
 
 # Lists name their items "element" because Parquet does: so the schema is the same in every file format.
 PRIMITIVE = pa.struct(
@@ -66,6 +66,7 @@ USAGE = pa.struct(
         ("kv_entries", pa.int32()),
         ("kv_bytes", pa.int64()),
         ("shared_prefill", pa.bool_()),
+        ("shared_answer", pa.bool_()),  # made for another row with the same bytes and question
         ("pointing", pa.bool_()),
         ("pointing_reason", pa.string()),
     ]
@@ -79,6 +80,7 @@ ANSWERS = pa.schema(
         ("image_sha256", pa.string()),
         ("image_width", pa.int32()),
         ("image_height", pa.int32()),
+        ("image_notes", pa.list_(pa.field("element", pa.string()))),  # what was done to it: see docs/images.md
         ("question", pa.string()),
         ("status", pa.string()),
         ("error", ERROR),

@@ -72,7 +72,7 @@ def run(settings: Settings, out: TextIO = sys.stdout, err: TextIO = sys.stderr) 
 
 def _stages(settings: Settings, catalog: Catalog, collector: Any, run_id: str, output: str) -> Iterator[Tally]:
     """read -> fetch and check -> answer -> write; yields what each written file holds, as it is written."""
-    limits = Limits(catalog.root, settings.max_image_bytes, settings.max_image_pixels)
+    limits = Limits.of(settings, catalog.root, _TASKS_PER_ACTOR * settings.actors)
     plan = Plan(
         run_id=run_id,
         checkpoint=str(Path(settings.model).expanduser().absolute()),
@@ -85,6 +85,7 @@ def _stages(settings: Settings, catalog: Catalog, collector: Any, run_id: str, o
         sampling=Sampling(settings.temperature, settings.top_p, settings.seed),
         images_in_flight=settings.images_in_flight,
         threads=max(1, round(settings.cpus_per_actor)),
+        decoding=(settings.max_image_bytes, settings.max_image_pixels, settings.decode_seconds),
     )
     in_call = min(_IMAGES_PER_CALL, settings.images_in_flight)
     calls = math.ceil(settings.images_in_flight / in_call)

@@ -6,6 +6,7 @@ What is set later wins: defaults, the YAML file (`--config`), the environment (`
 from __future__ import annotations
 
 import argparse
+import ipaddress
 import json
 import os
 from collections.abc import Sequence
@@ -106,13 +107,47 @@ class CatalogSettings(Sources):
         default=100_000_000, ge=1, description="an image of more pixels than this is an error row"
     )
 
-    @field_validator("question", mode="before")
+    allow_scheme: Annotated[list[Literal["https", "http"]], NoDecode] = Field(
+        default=["https"], description="web addresses of this scheme may be images; may be repeated [https]"
+    )
+    allow_host: Annotated[list[str], NoDecode] = Field(
+        default=[],
+        description="only this web host, or with a leading dot all of a domain; may be repeated [any public]",
+    )
+    allow_bucket: Annotated[list[str], NoDecode] = Field(
+        default=[], description="S3 bucket that images may lie in beside the catalog's own; may be repeated"
+    )
+    allow_root: Annotated[list[str], NoDecode] = Field(
+        default=[], description="folder that local images may lie in beside image-root; may be repeated"
+    )
+    allow_address: Annotated[list[str], NoDecode] = Field(
+        default=[], description="network of your own that images may come from, as 10.1.0.0/16; may be repeated [none]"
+    )
+    fetch_attempts: int = Field(default=5, ge=1, description="an image is asked for so often before it is an error row")
+    fetch_seconds: float = Field(
+        default=120.0, gt=0, description="an image that has not come after this time, retries included, is an error row"
+    )
+    decode_seconds: float = Field(
+        default=60.0, gt=0, description="an image that is not decoded after this time is an error row"
+    )
+    requests_per_host: int = Field(default=32, ge=1, description="requests to one web host at a time, of the whole run")
+
+    @field_validator(
+        "question", "allow_scheme", "allow_host", "allow_bucket", "allow_root", "allow_address", mode="before"
+    )
     @classmethod
-    def _questions_from_text(cls, value: Any) -> Any:
-        """One question per line, or a JSON list: how the environment writes a list."""
+    def _lists_from_text(cls, value: Any) -> Any:
+        """One item per line, or a JSON list: how the environment writes a list."""
         if not isinstance(value, str):
             return value
         return json.loads(value) if value.lstrip().startswith("[") else value.splitlines()
+
+    @field_validator("allow_address")
+    @classmethod
+    def _addresses_are_networks(cls, value: list[str]) -> list[str]:
+        for text in value:
+            ipaddress.ip_network(text)  # says what is wrong with it
+        return value
 
     @field_validator("question")
     @classmethod

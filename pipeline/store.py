@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import random
+import re
 import stat
 import time
 import uuid
@@ -11,28 +11,39 @@ from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import boto3
 from botocore import exceptions
 from botocore.config import Config
 
+from .pacing import pause_seconds
+from .redaction import redacted
+
 S3 = "s3://"
-_BODY_ATTEMPTS = 4  # boto3 retries requests, not bodies that break off half way
-_BROKEN_OFF = (exceptions.IncompleteReadError, exceptions.ResponseStreamingError, exceptions.ReadTimeoutError)
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]{0,30})://")
+STALL_SECONDS = 15.0  # without a byte, then the request is made again
+_CHUNK_BYTES = 1 << 20
+# boto3 retries requests: no connection, no answer, throttling, 500 to 504; each in up to five requests. It does not
+# retry bodies that break off or stall half way, nor a 429 or 503 of stores that don't name AWS's codes. That is ours.
+_ATTEMPTS = 4
+_PASSING = (408, 425, 429, 500, 502, 503, 504)
 
 
 class StoreError(Exception):
     """Why bytes could not be had. kind: missing | denied | unreadable | unreachable | too_many_bytes | store_error."""
 
     def __init__(self, kind: str, message: str, attempts: int = 1) -> None:
-        super().__init__(message)
+        super().__init__(redacted(message))
         self.kind = kind
-        self.message = message
+        self.message = redacted(message)
         self.attempts = attempts
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.kind, self.message, self.attempts)
+
+
+class _BrokenOff(Exception):
+    """A body did not come to its end."""
 
 
 def is_s3(uri: str) -> bool:
@@ -50,9 +61,10 @@ def split_s3(uri: str) -> tuple[str, str]:
 @lru_cache(maxsize=1)
 def s3_client() -> Any:
     """boto3's client with the usual AWS settings: environment, profile, instance role, AWS_ENDPOINT_URL."""
-    retries = {"mode": "adaptive", "max_attempts": 5}
+    # Not "adaptive": it slows the whole client down to a few requests a second when one in ten is told to.
+    retries = {"mode": "standard", "max_attempts": 5}
     return boto3.client(
-        "s3", config=Config(retries=retries, connect_timeout=10, read_timeout=60, max_pool_connections=32)
+        "s3", config=Config(retries=retries, connect_timeout=10, read_timeout=STALL_SECONDS, max_pool_connections=32)
     )
 
 
@@ -66,7 +78,9 @@ def read_head(uri: str, num_bytes: int) -> bytes:
     try:
         if is_s3(uri):
             bucket, key = split_s3(uri)
-            return s3_client().get_object(Bucket=bucket, Key=key, Range=f"bytes=0-{num_bytes - 1}")["Body"].read()
+            return (
+                s3_client().get_object(Bucket=bucket, Key=key, Range=f"bytes=0-{num_bytes - 1}")["Body"].read(num_bytes)
+            )
         if not stat.S_ISREG(os.stat(uri).st_mode):  # as in `_read_local`
             raise StoreError("unreadable", f"not a regular file: {uri}")
         with open(uri, "rb") as file:
@@ -130,7 +144,8 @@ def join(base: str, name: str) -> str:
 
 def scheme(uri: str) -> str:
     """`s3`, `https`, …; empty for a path. A Windows drive is no scheme, but neither is it readable here."""
-    return urlsplit(uri).scheme.lower() if "://" in uri[:32] else ""
+    match = _SCHEME.match(uri)
+    return match[1].lower() if match else ""
 
 
 def _read_local(path: str, max_bytes: int) -> bytes:
@@ -154,32 +169,54 @@ def _read_local(path: str, max_bytes: int) -> bytes:
     return data
 
 
-def _too_many(size: int, max_bytes: int, attempts: int = 1) -> StoreError:
-    return StoreError("too_many_bytes", f"{size:,} bytes; max_image_bytes allows {max_bytes:,}", attempts)
+def _too_many(size: int, max_bytes: int) -> StoreError:
+    return StoreError("too_many_bytes", f"{size:,} bytes; max_image_bytes allows {max_bytes:,}")
 
 
 def _read_s3(uri: str, max_bytes: int) -> tuple[bytes, int]:
-    attempts = 0
-    for last in (*[False] * (_BODY_ATTEMPTS - 1), True):
+    requests = 0
+    for attempt in range(1, _ATTEMPTS + 1):
         try:
             bucket, key = split_s3(uri)
             response = s3_client().get_object(Bucket=bucket, Key=key)
-            attempts += 1 + response["ResponseMetadata"].get("RetryAttempts", 0)
-            with response["Body"] as body:
-                if response["ContentLength"] > max_bytes:
-                    raise _too_many(response["ContentLength"], max_bytes, attempts)
-                return body.read(), attempts
+            requests += _requests(response)
+            return _body(response["Body"], response["ContentLength"], max_bytes), requests
         except exceptions.ClientError as error:
-            attempts += 1 + error.response.get("ResponseMetadata", {}).get("RetryAttempts", 0)
-            raise StoreError(_s3_kind(error), f"{uri}: {error}", attempts) from None
-        except _BROKEN_OFF as error:
-            if last:
-                raise StoreError("unreachable", f"{uri}: {error}", attempts) from None
-            time.sleep(random.uniform(0.1, 0.5) * 2**attempts)
+            requests += _requests(error.response)
+            failed = StoreError(_s3_kind(error), f"{uri}: {error}", requests)
+            passing = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") in _PASSING
+        except (_BrokenOff, exceptions.HTTPClientError) as error:
+            requests = max(requests, attempt)
+            failed, passing = StoreError("unreachable", f"{uri}: {error}", requests), True
         except (exceptions.BotoCoreError, ValueError) as error:
-            kind = "unreachable" if isinstance(error, exceptions.HTTPClientError) else "store_error"
-            raise StoreError(kind, f"{uri}: {error}", max(attempts, 1)) from None
+            failed, passing = StoreError("store_error", f"{uri}: {error}", max(requests, 1)), False
+        except StoreError as error:
+            failed, passing = StoreError(error.kind, error.message, requests), False
+        if not passing or attempt == _ATTEMPTS:
+            raise failed
+        time.sleep(pause_seconds(attempt))
     raise AssertionError("the last attempt returns or raises")
+
+
+def _requests(response: Any) -> int:
+    """How many requests boto3 made for one answer."""
+    return 1 + response.get("ResponseMetadata", {}).get("RetryAttempts", 0)
+
+
+def _body(body: Any, size: int, max_bytes: int) -> bytes:
+    """The bytes as they come, never more than are allowed, whatever size was announced."""
+    parts: list[bytes] = []
+    try:
+        while size <= max_bytes and (part := body.read(_CHUNK_BYTES)):
+            parts.append(part)
+            size = max(size, sum(map(len, parts)))
+    except Exception as error:  # bodies let through the errors of every layer below
+        raise _BrokenOff(f"the body broke off: {type(error).__name__}: {error}") from None
+    finally:
+        body.close()  # not by `with`, which hands out the raw stream: that takes half a body for a whole one
+    if size > max_bytes:
+        raise _too_many(size, max_bytes)
+    return b"".join(parts)
 
 
 def _s3_kind(error: Any) -> str:

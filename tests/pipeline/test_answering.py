@@ -22,7 +22,7 @@ from tests.pipeline.pictures import broken_pictures, encoded, picture
 
 
 def plan(checkpoint: Path, kv_budget_mb: int | None = 8) -> Plan:
-    return Plan("run-1", str(checkpoint), "cpu", "auto", kv_budget_mb, 0.6, 6, "auto", GREEDY, 5, 1)
+    return Plan("run-1", str(checkpoint), "cpu", "auto", kv_budget_mb, 0.6, 6, "auto", GREEDY, 5, 1, (10**6, 10**6, 20))
 
 
 def images(*rows: dict[str, Any]) -> pa.Table:
@@ -63,7 +63,8 @@ def test_each_question_of_an_image_gets_its_row_in_order(answerer: Answerer) -> 
 
 def test_batches_in_flight_together_keep_their_own_rows(answerer: Answerer, collector: Any) -> None:
     tables = [
-        images(*({"image": encoded(picture(60 + n, 40)), "image_id": f"{t}-{n}"} for n in range(4))) for t in range(3)
+        images(*({"image": encoded(picture(60 + n, 40 + t)), "image_id": f"{t}-{n}"} for n in range(4)))
+        for t in range(3)
     ]
     batches = answered(answerer, *tables)
     assert [[row["image_id"] for row in rows] for rows in batches] == [[f"{t}-{n}" for n in range(4)] for t in range(3)]
@@ -81,6 +82,22 @@ def test_an_image_that_breaks_on_decoding_costs_its_own_rows_only(answerer: Answ
     assert [(row["error"]["stage"], row["error"]["kind"]) for row in rows[1:]] == [
         ("decode", "truncated"), ("decode", "truncated"), ("fetch", "no_image"),
     ]  # fmt: skip
+
+
+def test_equal_bytes_and_questions_are_asked_once_and_fanned_out(answerer: Answerer, collector: Any) -> None:
+    same, other = encoded(picture(70, 50)), encoded(picture(71, 50))
+    before = answerer._engine.stats().requests
+    first, second = answered(
+        answerer,
+        images({"image": same}, {"image": other}, {"image": same, "questions": ["Where?", "How many?"]}),
+        images({"image": same}),
+    )
+    assert answerer._engine.stats().requests - before == 3  # `same` once for each question, `other` once
+    assert [row["status"] for row in (*first, *second)] == ["ok"] * 5
+    shared = [row for row in (first[0], first[2], second[0])]
+    assert sum(row["usage"]["shared_answer"] for row in shared) == 2
+    assert len({(row["answer"], row["confidence"]) for row in shared}) == 1
+    assert [row["image_id"] for row in (*first, *second)] == ["0", "1", "2", "2", "0"]
 
 
 def test_gold_is_scored_for_answers_and_errors_alike(answerer: Answerer) -> None:

@@ -32,7 +32,7 @@ AUTHOR = Author("run-1", "tiny", "cafe", CONFIG)
 def image_row(width: int, height: int, *questions: str | None) -> dict[str, Any]:
     return {
         "image_id": "i", "image_uri": "i.png", "image_sha256": "00", "image_width": width, "image_height": height,
-        "questions": list(questions or ("Where?",)),
+        "questions": list(questions or ("Where?",)), "notes": ["turned by its EXIF orientation"],
     }  # fmt: skip
 
 
@@ -69,7 +69,7 @@ def test_an_error_row_has_the_same_columns_and_says_why() -> None:
 
 
 def test_the_schema_names_its_version() -> None:
-    assert ANSWERS.metadata == {b"deixis.schema_version": b"1"}
+    assert ANSWERS.metadata == {b"deixis.schema_version": b"2"}
 
 
 def test_a_wrong_box_is_kept_and_marked() -> None:
@@ -121,6 +121,20 @@ def test_extreme_shapes_map_into_the_picture(size: tuple[int, int]) -> None:
         row = answer_row(author, image_row(header.width, header.height), 0, completion(text), NOW)
         (found,) = row["primitives"]
         assert [found[name] for name in ("x1", "y1", "x2", "y2")] == pytest.approx([0, 0, *size])
+
+
+@pytest.mark.parametrize(
+    ("size", "notes"),
+    [((60, 40), ["enlarged for the model"]), ((4000, 3000), ["reduced for the model"]),
+     ((3000, 100), ["reduced for the model", "squeezed for the model"]), ((252, 252), [])],
+)  # fmt: skip
+def test_what_was_done_to_the_image_stands_in_its_row(size: tuple[int, int], notes: list[str]) -> None:
+    row = typed(answer_row(AUTHOR, image_row(*size), 0, completion("3"), NOW, shared=True))
+    assert row["image_notes"] == ["turned by its EXIF orientation", *notes] and row["usage"]["shared_answer"]
+    error = {"stage": "decode", "kind": "crashed", "message": "https://a:secret@h", "attempts": 2}
+    failed = typed(error_row(AUTHOR, image_row(*size), 0, error, NOW))
+    assert failed["image_notes"] == ["turned by its EXIF orientation"]
+    assert failed["error"]["message"] == "https://***@h"
 
 
 # ---- the response that a row was made of

@@ -24,7 +24,7 @@ LIMITS = {"max_bytes": 50_000_000, "max_pixels": 10**7}
 
 def census_of(catalog: Path | str, questions: int | None = None) -> Census:
     opened = open_catalog(Settings(catalog=str(catalog)))
-    return take_census(opened, Limits(opened.root, **LIMITS), questions)
+    return take_census(opened, Limits(opened.root, LIMITS["max_bytes"], LIMITS["max_pixels"]), questions)
 
 
 def noise(width: int, height: int) -> Image.Image:

@@ -132,3 +132,47 @@ def test_the_limit_of_pixels_holds_before_any_is_decoded() -> None:
     bomb = encoded(Image.new("1", (30_000, 30_000)))  # 900 million pixels in 110 kB
     with pytest.raises(ImageError, match="30000 x 30000 pixels; max_image_pixels allows 1,000"):
         check(bomb, ANY, 1_000)
+
+
+@pytest.mark.parametrize(
+    ("data", "notes"),
+    [
+        (encoded(picture().convert("CMYK"), "JPEG"), ("CMYK converted to RGB",)),
+        (encoded(Image.fromarray(np.zeros((8, 8), np.uint16))), ("deep colours scaled to 8 bits",)),
+        (encoded(Image.fromarray(np.zeros((8, 8), np.float32)), "TIFF"), ("deep colours scaled to 8 bits",)),
+        (encoded(picture().convert("P"), "GIF"), ()),
+        (encoded(picture().convert("1"), "TIFF"), ()),
+    ],
+)
+def test_what_decoding_changes_is_noted(data: bytes, notes: tuple[str, ...]) -> None:
+    assert check(data, ANY, ANY).notes == notes
+
+
+def test_sixteen_bit_colour_is_noted() -> None:
+    rows = b"".join(b"\0" + bytes(6 * 4) for _ in range(4))
+    header = struct.pack(">IIBBBBB", 4, 4, 16, 2, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+    data = b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in chunks
+    )
+    assert check(data, ANY, ANY).notes == ("deep colours scaled to 8 bits",)
+    assert decode(data).size == (4, 4)
+
+
+@pytest.mark.parametrize(("size", "kind"), [((5001, 5), "extreme_aspect"), ((7000, 7000), "bomb")])
+def test_sizes_that_nobody_looks_at_are_refused(size: tuple[int, int], kind: str) -> None:
+    with pytest.raises(ImageError) as caught:
+        check(encoded(Image.new("1", size)), ANY, ANY)
+    assert (caught.value.stage, caught.value.kind) == ("check", kind)
+    assert check(encoded(Image.new("1", (5000, 5))), ANY, ANY).width == 5000
+
+
+def test_a_plain_picture_may_be_packed_as_well_as_it_can() -> None:
+    plain = encoded(Image.new("RGB", (6000, 4000)))
+    assert 900 * len(plain) < 6000 * 4000 * 3 and check(plain, ANY, ANY).width == 6000
+
+
+def test_values_that_are_no_numbers_count_as_nought() -> None:
+    values = np.array([[np.nan, np.inf], [-np.inf, 1.0]], np.float32)
+    decoded = np.asarray(decode(encoded(Image.fromarray(values), "TIFF")))[..., 0]
+    assert decoded.tolist() == [[0, 0], [0, 255]]

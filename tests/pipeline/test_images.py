@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
 
-from pipeline.images import Limits, fetch_and_check
+from pipeline.decoding import ImageError
+from pipeline.images import Limits, fetch, fetch_and_check, header_of
 from pipeline.rows import CHECKED_ROWS, IMAGE_ROWS
+from pipeline.settings import Settings
+from pipeline.web import Patience
 from tests.pipeline.pictures import broken_pictures, encoded, picture, turned
+from tests.pipeline.servers import ScriptedServer, respond
 
 
 def checked(
@@ -70,7 +75,7 @@ def test_an_address_that_leaves_the_root_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "uri",
-    ["https://127.0.0.1/x.png", "://".join(("file", "/etc/hostname")), "HTTP://host/x", "ftp://host/x", "data://x"],
+    ["http://127.0.0.1/x.png", "://".join(("file", "/etc/hostname")), "HTTP://host/x", "ftp://host/x", "data://x"],
 )
 def test_an_unknown_scheme_is_refused_without_a_look(uri: str, tmp_path: Path) -> None:
     assert reason(checked(tmp_path, {"image_uri": uri})[0]) == ("fetch", "unsupported_scheme")
@@ -111,9 +116,40 @@ def test_objects_are_fetched_and_their_absence_explained(s3: Any, bucket: str, t
         {"image_uri": "s3:///x.png"},
     )
     assert [row["image"] for row in rows[:2]] == [data, data]
-    assert [reason(row)[1] for row in rows[2:]] == ["missing", "missing", "too_many_bytes", "store_error"]
+    assert [reason(row)[1] for row in rows[2:]] == ["missing", "refused_bucket", "too_many_bytes", "store_error"]
 
 
 def test_a_local_address_in_a_catalog_on_s3_is_refused(s3: Any, bucket: str) -> None:
     (row,) = checked(f"s3://{bucket}/in", {"image_uri": "/etc/hostname"})
     assert reason(row) == ("fetch", "outside_root")
+
+
+def test_the_policy_of_the_settings_is_the_policy_of_the_fetch(tmp_path: Path) -> None:
+    data = encoded(picture())
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "a.png").write_bytes(data)
+    with ScriptedServer(lambda connection, *_: respond(connection, data)) as server:
+        settings = Settings(
+            allow_scheme=["http"], allow_address=["127.0.0.1"], allow_root=[str(tmp_path / "more")],
+            max_image_bytes=len(data), fetch_attempts=1, requests_per_host=9,
+        )  # fmt: skip
+        limits = Limits.of(settings, str(tmp_path / "in"), processes=4)
+        assert (limits.patience.per_host, limits.patience.attempts) == (2, 1)
+        opened = [
+            {"image_id": str(n), "image_uri": uri, "questions": ["Q?"]}
+            for n, uri in enumerate([f"{server.url}/a", str(tmp_path / "more" / "a.png"), "https://127.0.0.1/"])
+        ]
+        rows = fetch_and_check(pa.Table.from_pylist(opened, schema=IMAGE_ROWS), limits).to_pylist()
+        assert header_of(f"{server.url}/a", None, limits).width == 60
+    assert [row["image"] for row in rows[:2]] == [data, data]
+    assert reason(rows[2]) == ("fetch", "unsupported_scheme")
+
+
+def test_a_read_that_hangs_is_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done = threading.Event()
+    monkeypatch.setattr("pipeline.store.read", lambda *_: done.wait(60))  # as a dead network disk does
+    limits = Limits(str(tmp_path), 10**6, 10**6, patience=Patience(seconds=0.1))
+    with pytest.raises(ImageError, match=r"not here after 0.1 s \(fetch_seconds\)") as caught:
+        fetch("a.png", limits)
+    done.set()
+    assert (caught.value.stage, caught.value.kind) == ("fetch", "timeout")

@@ -57,6 +57,8 @@ def test_an_unknown_key_is_named_wherever_it_stands(
         (["--kv-share", "1.5"], "kv_share"),
         (["--actors", "many"], "actors"),
         (["--question", " "], "a question is blank"),
+        (["--allow-address", "10.0.0.1/8"], "allow_address: .*has host bits set"),
+        (["--allow-scheme", "ftp"], "allow_scheme"),
     ],
 )
 def test_an_unfit_value_is_named_with_what_was_given(argv: list[str], named: str) -> None:
