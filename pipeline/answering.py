@@ -12,7 +12,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,55 +20,32 @@ import pyarrow as pa
 import ray
 import torch
 
-from model.engine import Completion, EngineDead, NativeEngine, Request, RequestError
 from model.pointing import PrimitivesMode
-from model.sampling import Sampling
+from model.request import Completion, EngineDead, Request, RequestError
 
 from .answers import Author, answer_row, error_row
 from .collector import DEATHS_ALLOWED
 from .decoding import ImageError, decode
+from .engines import Maker, Plan
 from .gold import score
+from .keys import mode_of
 from .rows import questions_of
-from .sink import TRACED_ANSWERS
+from .tally import TRACED_ANSWERS
 
-_CPU_KV_BUDGET_MB = 64
 _Outcome = Completion | Mapping[str, Any]  # or an error: stage, kind, message, attempts
 _DECODED_BYTES = 2_000_000_000  # of pixels that wait for the engine or are in it, in one actor
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What an actor needs to know. See the settings of the same names."""
-
-    run_id: str
-    checkpoint: str
-    device: str
-    dtype: str
-    kv_budget_mb: int | None
-    kv_share: float
-    max_output_tokens: int
-    primitives: PrimitivesMode
-    sampling: Sampling
-    images_in_flight: int
-    threads: int
 
 
 class Answerer:
     """A Ray Data UDF: CHECKED_ROWS in, TRACED_ANSWERS out, one row for each question of each image."""
 
-    def __init__(self, plan: Plan, collector: Any) -> None:
+    def __init__(self, plan: Plan, maker: Maker, collector: Any) -> None:
         torch.set_num_threads(plan.threads)
         self._plan = plan
         self._collector = collector
         # A restarted actor keeps its id; its engine's figures begin anew.
         self._actor = f"{ray.get_runtime_context().get_actor_id()}-{os.getpid()}"
-        self._engine = NativeEngine(
-            plan.checkpoint,
-            kv_budget_bytes=kv_budget_bytes(plan),
-            device=plan.device,
-            dtype=plan.dtype,
-            max_output_tokens=plan.max_output_tokens,
-        )
+        self._engine = maker.make(plan)
         self._author = Author(plan.run_id, self._engine.name, self._engine.revision, self._engine.config)
         self._decoders = ThreadPoolExecutor(plan.threads, thread_name_prefix="decode")
         self._places = asyncio.Semaphore(plan.images_in_flight)
@@ -95,7 +72,7 @@ class Answerer:
         questions = questions_of(image["questions"])
         places = [index for index, question in enumerate(questions) if question is not None]
         asked = tuple(question for question in questions if question is not None)
-        modes = tuple(self._mode(image["primitives"], index) for index in places)
+        modes = tuple(mode_of(image["primitives"], index) or self._plan.primitives for index in places)
         seconds: dict[str, float] = {}
         outcomes: dict[int, _Outcome] = {}
         error = image["error"]
@@ -135,11 +112,6 @@ class Answerer:
             finally:
                 seconds["answer"] = time.perf_counter() - began
 
-    def _mode(self, modes: list[PrimitivesMode | None] | None, index: int) -> PrimitivesMode:
-        """One mode stands for all questions, several for one each, none for the job's."""
-        own = None if not modes else modes[0] if len(modes) == 1 else _at(modes, index)
-        return own or self._plan.primitives
-
     def _row(
         self, image: Mapping[str, Any], index: int, outcome: _Outcome, seconds: Mapping[str, float]
     ) -> dict[str, Any]:
@@ -147,7 +119,7 @@ class Answerer:
         make: Callable[..., dict[str, Any]] = answer_row if isinstance(outcome, Completion) else error_row
         row = make(self._author, image, index, outcome, now)
         exact, iou = score(row, _at(image["gold_answers"], index), _at(image["gold_boxes"], index))
-        trace: dict[str, Any] = {"first_of_image": index == 0, "gold_exact": exact, "gold_iou": iou}
+        trace: dict[str, Any] = {"gold_exact": exact, "gold_iou": iou}
         if index == 0:
             trace |= {"read_seconds": image["read_seconds"], "fetch_seconds": image["fetch_seconds"]}
             trace |= {f"{stage}_seconds": spent for stage, spent in seconds.items()}
@@ -182,16 +154,6 @@ class ByteGate:
             async with self._condition:
                 self._held -= size
                 self._condition.notify_all()
-
-
-def kv_budget_bytes(plan: Plan) -> int:
-    """The KV budget of one engine: as set, or a share of the GPU's free memory, or a small one for a CPU."""
-    if plan.kv_budget_mb is not None:
-        return plan.kv_budget_mb * 1_000_000
-    if plan.device != "cpu" and torch.cuda.is_available():
-        free, _ = torch.cuda.mem_get_info()
-        return int(free * plan.kv_share)
-    return _CPU_KV_BUDGET_MB * 1_000_000
 
 
 def _at(values: Any, index: int) -> Any:

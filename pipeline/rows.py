@@ -21,6 +21,8 @@ IMAGE_ROWS = pa.schema(
         ("gold_answers", pa.list_(pa.string())),
         ("gold_boxes", GOLD_BOXES),
         ("read_seconds", pa.float64()),
+        ("question_ids", pa.list_(pa.string())),  # of the questions that are due; null: all are, "0", "1", …
+        ("row_keys", pa.list_(pa.string())),  # of the same, see keys.py
     ]
 )
 
@@ -40,7 +42,7 @@ CHECKED_ROWS = pa.schema(
 )
 
 # The answers table. A row is one (image, question); question_id is the question's place in its image's list: "0", …
-SCHEMA_VERSION = "1"
+SCHEMA_VERSION = "2"
 
 # Lists name their items "element" because Parquet does: so the schema is the same in every file format.
 PRIMITIVE = pa.struct(
@@ -93,6 +95,7 @@ ANSWERS = pa.schema(
         ("model_revision", pa.string()),
         ("prompt_sha256", pa.string()),
         ("answered_at", pa.timestamp("us", tz="UTC")),
+        ("row_key", pa.string()),  # of the image, the question and the conditions: keys.py
     ],
     metadata={"deixis.schema_version": SCHEMA_VERSION},
 )

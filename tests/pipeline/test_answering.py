@@ -13,11 +13,12 @@ import ray
 from ray.exceptions import RayActorError
 
 from model.sampling import GREEDY
-from pipeline.answering import Answerer, ByteGate, Plan, kv_budget_bytes
+from pipeline.answering import Answerer, ByteGate
 from pipeline.collector import DEATHS_ALLOWED, Collector
+from pipeline.engines import ENGINES, Plan, kv_budget_bytes
 from pipeline.images import Limits, fetch_and_check
 from pipeline.rows import IMAGE_ROWS
-from pipeline.sink import TRACED_ANSWERS
+from pipeline.tally import TRACED_ANSWERS
 from tests.pipeline.pictures import broken_pictures, encoded, picture
 
 
@@ -37,7 +38,7 @@ def collector(local_ray: None) -> Any:
 
 @pytest.fixture(scope="module")
 def answerer(collector: Any, tiny_checkpoint: Path) -> Iterator[Answerer]:
-    yield (made := Answerer(plan(tiny_checkpoint), collector))
+    yield (made := Answerer(plan(tiny_checkpoint), ENGINES["native"], collector))
     made._engine.close()
 
 
@@ -58,7 +59,6 @@ def test_each_question_of_an_image_gets_its_row_in_order(answerer: Answerer) -> 
     assert rows[1]["error"]["kind"] == "no_question"
     assert [row["usage"]["shared_prefill"] for row in (rows[0], rows[2])] == [False, True]
     assert [row["trace"]["read_seconds"] for row in rows] == [0.5, None, None]
-    assert [row["trace"]["first_of_image"] for row in rows] == [True, False, False]
 
 
 def test_batches_in_flight_together_keep_their_own_rows(answerer: Answerer, collector: Any) -> None:
@@ -100,7 +100,7 @@ def test_a_dead_engine_ends_its_process_until_too_many_have_died(local_ray: None
 
     class Worker:
         def answer_with_a_dead_engine(self) -> None:
-            answerer = Answerer(plan(tiny_checkpoint), collector)
+            answerer = Answerer(plan(tiny_checkpoint), ENGINES["native"], collector)
             answerer._engine.close()
             asyncio.run(answerer(images({"image": encoded(picture())})))
 

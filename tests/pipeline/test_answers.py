@@ -66,7 +66,7 @@ def test_an_error_row_has_the_same_columns_and_says_why() -> None:
 
 
 def test_the_schema_names_its_version() -> None:
-    assert ANSWERS.metadata == {b"deixis.schema_version": b"1"}
+    assert ANSWERS.metadata == {b"deixis.schema_version": b"2"}
 
 
 def test_a_wrong_box_is_kept_and_marked() -> None:

@@ -131,7 +131,7 @@ def test_missing_ids_are_refused_with_examples(missing: str | None, tmp_path: Pa
 )
 def test_columns_that_do_not_fit_are_named(columns: dict[str, Any], named: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=named):
-        opened(parquet(tmp_path, columns))
+        opened(parquet(tmp_path, columns), id_column="image_id")
 
 
 def test_a_limit_ends_the_catalog_inside_a_row_group(tmp_path: Path) -> None:

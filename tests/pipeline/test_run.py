@@ -54,6 +54,7 @@ def test_a_parquet_catalog_comes_out_as_one_row_for_each_question(tiny_checkpoin
         rows_per_file=8,
         images_in_flight=8,
     )
+    assert list((tmp_path / "out" / "_run").glob("lease*")) == []
     rows = answers(tmp_path / "out")
     assert len(rows) == 39
     by_id = {(row["image_id"], row["question_id"]): row for row in rows}
@@ -71,8 +72,8 @@ def test_a_parquet_catalog_comes_out_as_one_row_for_each_question(tiny_checkpoin
     assert set(record["stage_seconds"]) == {"read", "fetch", "decode", "answer", "write"}
     assert "39 answers for 20 images" in shown and "fetch/missing 2" in shown
     assert "39/39 answers (100 %)" in progress
-    with pytest.raises(ValueError, match="already holds answers"):
-        ran(tiny_checkpoint, tmp_path / "out", catalog=str(tmp_path / "catalog.parquet"))
+    again, said, _ = ran(tiny_checkpoint, tmp_path / "out", catalog=str(tmp_path / "catalog.parquet"))
+    assert again == record and "nothing to do: all 39 answers for 20 images are there: 36 ok, 3 errors" in said
 
 
 @pytest.mark.parametrize("objects", [40, pytest.param(300, marks=pytest.mark.slow)])
