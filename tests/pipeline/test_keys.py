@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from hypothesis import given
@@ -28,8 +29,9 @@ def test_each_part_of_what_is_asked_makes_another_key() -> None:
 
 
 def test_each_condition_makes_another_key_except_a_mode_that_no_row_takes() -> None:
-    changes = [
-        {"engine": "x"}, {"model_revision": "d"}, {"max_output_tokens": 1}, {"temperature": 1.0}, {"top_p": 0.5}, {"seed": 1},
+    changes: list[dict[str, Any]] = [
+        {"engine": "x"}, {"model_revision": "d"}, {"max_output_tokens": 1}, {"temperature": 1.0}, {"top_p": 0.5},
+        {"seed": 1},
     ]  # fmt: skip
     assert len({keys(terms=replace(HERE, **change))[0] for change in changes} | {keys()[0]}) == 7
     assert keys(terms=replace(HERE, primitives="on")) == keys()

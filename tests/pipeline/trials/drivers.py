@@ -1,0 +1,50 @@
+"""Drivers that can be killed: processes that carry out a run, forked from one that has imported everything."""
+
+from __future__ import annotations
+
+import io
+import json
+import multiprocessing
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.engines import ENGINES, Maker
+from pipeline.run import run
+from pipeline.settings import Settings
+
+_CONTEXT = multiprocessing.get_context("forkserver")
+_CONTEXT.set_forkserver_preload(["tests.pipeline.trials.drivers"])
+
+
+@dataclass(frozen=True)
+class Driver:
+    """A run in a process of its own; `process.kill()` is SIGKILL."""
+
+    process: Any
+    result: Path
+
+    def finished(self, seconds: float = 300) -> dict[str, Any]:
+        """Waits for the end and returns the run record; AssertionError with the traceback when there is none."""
+        self.process.join(seconds)
+        assert self.process.exitcode is not None, "the driver did not end"
+        told: dict[str, Any] = json.loads(self.result.read_text())
+        assert "counts" in told, told["error"]
+        return told
+
+
+def start(result: Path, maker: Maker = ENGINES["native"], **settings: Any) -> Driver:
+    """Starts a run; what comes of it will be in the file `result`."""
+    result.unlink(missing_ok=True)
+    process = _CONTEXT.Process(target=_drive, args=(str(result), maker, settings))
+    process.start()
+    return Driver(process, result)
+
+
+def _drive(result: str, maker: Maker, settings: dict[str, Any]) -> None:
+    try:
+        told = run(Settings(**settings), io.StringIO(), io.StringIO(), maker)
+    except BaseException as error:
+        told = {"error": "".join(traceback.format_exception(error))}
+    Path(result).write_text(json.dumps(told))
