@@ -38,6 +38,7 @@ class Plan:
     primitives: PrimitivesMode
     sampling: Sampling
     images_in_flight: int
+    image_seconds: float
     threads: int
 
     @staticmethod
@@ -53,6 +54,7 @@ class Plan:
             primitives=settings.primitives,
             sampling=Sampling(settings.temperature, settings.top_p, settings.seed),
             images_in_flight=settings.images_in_flight,
+            image_seconds=settings.image_seconds,
             threads=max(1, round(settings.cpus_per_actor)),
         )
 

@@ -17,11 +17,12 @@ from typing import Any, TextIO
 import numpy as np
 import ray
 import ray.data
+from ray.exceptions import RayError
 
 from . import store
 from .answering import Answerer
 from .catalog import Catalog, open_catalog
-from .collector import Collector
+from .collector import Collector, forget_suspects
 from .commits import count
 from .committing import Committer
 from .engines import ENGINES, Maker, Plan, conditions
@@ -39,10 +40,16 @@ from .sink import RECORD, STORE_FAILURES, WriteError, write_empty
 _IMAGES_PER_CALL = 32  # of an actor
 _TASKS_PER_ACTOR = 2  # of each kind; one fetches some hundred images a second
 _MAX_RECORD_BYTES = 1 << 24
+_ROWS_BEFORE_ERRORS_COUNT = 100
+_KINDS_SHOWN = 5
 
 
 class RunStopped(RuntimeError):
     """A run ended before its table was complete. What was answered is kept: the same command goes on."""
+
+
+class TooManyErrors(RuntimeError):
+    """More errors than the settings allow."""
 
 
 @dataclass(frozen=True)
@@ -81,8 +88,11 @@ def run(
         done = take_up(job.output, settings, job.asked, terms_of(settings, job.catalog.name, job.conditions))
         if len(done) == len(job.asked):
             return _nothing_to_do(job, started, out)
+        if settings.retry_errors:
+            forget_suspects(job.output)
         figures = _answer(job, done, lease, err)
         _refuse_missing(job)
+        forget_suspects(job.output)
         record, first = _recorded(job, started, figures)
     print(summary(record, first, job.output), file=out)
     return record
@@ -115,16 +125,25 @@ def _answer(job: Job, done: np.ndarray, lease: Lease, err: TextIO) -> Figures:
     """Carries the rows that are due through the stages and into files."""
     settings = job.settings
     with ray_runtime(settings):
-        collector: Any = ray.remote(num_cpus=0)(Collector).remote()
+        collector: Any = ray.remote(num_cpus=0)(Collector).remote(job.output, settings.actors)
         warn_when_actors_do_not_fit(settings, err)
         due = len(job.asked) - len(done)
         committer = Committer(
             lease, job.output, settings.format, job.run_id,
             settings.rows_per_file, settings.commit_seconds, settings.write_seconds,
         )  # fmt: skip
-        with Progress(err, due, lambda: ray.get(collector.progress.remote())), committer:
-            for blocks, rows in _stages(job, done, collector):
-                committer.add(blocks, rows, settings.actors)
+        try:
+            with Progress(err, due, lambda: ray.get(collector.progress.remote())), committer:
+                for blocks, rows in _stages(job, done, collector):
+                    committer.add(blocks, rows, settings.actors)
+                    _refuse_errors(settings.max_error_share, ray.get(collector.progress.remote()))
+        except RayError:
+            if why := ray.get(collector.why_stopped.remote()):
+                raise RunStopped(f"{why}. What was answered is kept: the same command goes on") from None
+            raise
+        except TooManyErrors as stopped:
+            kinds = ", ".join(f"{kind} {count:,}" for kind, count in committer.tally.errors.most_common(_KINDS_SHOWN))
+            raise RunStopped(f"{stopped}: {kinds}. They are in the table; the same command goes on") from None
         engines, answering = ray.get([collector.engines.remote(), collector.seconds_answering.remote()])
     return Figures(engines, answering, committer.tally.microseconds["write"])
 
@@ -157,6 +176,14 @@ def _stages(job: Job, done: np.ndarray, collector: Any) -> Iterator[tuple[list[A
     )
     for bundle in dataset.iter_internal_ref_bundles():
         yield list(bundle.block_refs), bundle.num_rows() or 0
+
+
+def _refuse_errors(share: float, done: Mapping[str, int]) -> None:
+    answers, errors = done["answers"], done["errors"]
+    if answers >= _ROWS_BEFORE_ERRORS_COUNT and errors > share * answers:
+        raise TooManyErrors(
+            f"{errors:,} of {answers:,} answers are errors, more than --max-error-share {share:g} allows"
+        )
 
 
 def _nothing_to_do(job: Job, started: datetime, out: TextIO) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from .settings import PROJECT, Settings
 
 _BYTES_PER_BLOCK = 8 << 20  # of encoded images: small, so that every actor gets some
 _NO_PROGRESS_SECONDS = 2 * 3600  # Ray's half hour is less than a large model may take to load
+_INIT_DEATHS = 3  # of engines that die while they load, in a row, until the run ends
 TASK_CPUS = 0.25  # a task that reads and fetches mostly waits
 
 
@@ -72,6 +73,7 @@ def _quieten_ray() -> None:
     context.print_on_execution_start = False
     context.target_max_block_size = _BYTES_PER_BLOCK
     context.execution_no_progress_timeout_s = _NO_PROGRESS_SECONDS
+    context.max_consecutive_actor_init_deaths = _INIT_DEATHS
 
 
 def reserved_cpus(settings: Settings) -> float:

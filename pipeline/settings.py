@@ -61,6 +61,17 @@ class Settings(BaseSettings):
     commit_seconds: float = Field(
         default=30.0, gt=0, description="longest time that finished answers wait for their file"
     )
+    image_seconds: float = Field(
+        default=900.0,
+        gt=0,
+        description="an engine that has not answered an image after this long hangs, and is ended; its images move on",
+    )
+    max_error_share: float = Field(
+        default=1.0,
+        ge=0,
+        le=1,
+        description="stop when more than this share of the answers, of 100 at least, are errors (1: never)",
+    )
     write_seconds: float = Field(
         default=300.0, ge=0, description="how long a file that can't be written is tried again before the run stops"
     )

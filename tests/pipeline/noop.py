@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from dataclasses import dataclass
 
-from model.request import Completion, EngineStats, Request, Usage
+from PIL import Image
+
+from model.request import Completion, EngineDead, EngineStats, Request, Usage
 from pipeline.engines import Engine, Plan
 from tests.tiny import TINY
 
@@ -47,3 +50,41 @@ class Noop:
 
     def make(self, plan: Plan) -> Engine:
         return NoopEngine(self.seconds)
+
+
+DEADLY = Image.new("RGB", (61, 41), (255, 0, 255))
+
+
+@dataclass(frozen=True)
+class Deadly:
+    """Makes engines to which DEADLY does `how`: dies | exits | hangs; or that babble, whatever they are shown."""
+
+    how: str
+    kind: str = "deadly"
+
+    def revision(self, plan: Plan) -> str:
+        return "0"
+
+    def make(self, plan: Plan) -> Engine:
+        return DeadlyEngine(self.how)
+
+
+class DeadlyEngine(NoopEngine):
+    def __init__(self, how: str) -> None:
+        super().__init__(0.01)
+        self._how = how
+
+    async def answer(self, request: Request) -> list[Completion]:
+        completions = await super().answer(request)
+        if self._how == "babbles":
+            texts = [{"Half": "\ud83c", "No": None}.get(text.split()[0], "3") for text in request.questions]
+            return [
+                Completion(text, *list(vars(made).values())[1:]) for text, made in zip(texts, completions, strict=True)
+            ]  # type: ignore[arg-type]
+        if request.image.getpixel((0, 0)) == DEADLY.getpixel((0, 0)):
+            if self._how == "dies":
+                raise EngineDead("the engine stopped: it was told to")
+            if self._how == "exits":
+                os._exit(1)
+            await asyncio.sleep(3600)
+        return completions
