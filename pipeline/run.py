@@ -68,10 +68,12 @@ class Job:
 
 @dataclass(frozen=True)
 class Figures:
-    """What is known of a session beyond its rows. `engines`: an EngineStats of each, as a mapping."""
+    """What is known of a session beyond its rows. `engines`: an EngineStats of each, as a mapping; `deaths`: of engines
+    that had images in flight."""
 
     engines: Sequence[Mapping[str, Any]] = ()
     seconds_answering: float = 0.0
+    deaths: int = 0
     write_microseconds: int = 0
 
 
@@ -144,8 +146,9 @@ def _answer(job: Job, done: np.ndarray, lease: Lease, err: TextIO) -> Figures:
         except TooManyErrors as stopped:
             kinds = ", ".join(f"{kind} {count:,}" for kind, count in committer.tally.errors.most_common(_KINDS_SHOWN))
             raise RunStopped(f"{stopped}: {kinds}. They are in the table; the same command goes on") from None
-        engines, answering = ray.get([collector.engines.remote(), collector.seconds_answering.remote()])
-    return Figures(engines, answering, committer.tally.microseconds["write"])
+        told = (collector.engines, collector.seconds_answering, collector.deaths)
+        engines, answering, deaths = ray.get([method.remote() for method in told])
+    return Figures(engines, answering, deaths, committer.tally.microseconds["write"])
 
 
 def _stages(job: Job, done: np.ndarray, collector: Any) -> Iterator[tuple[list[Any], int]]:
@@ -224,7 +227,7 @@ def _recorded(job: Job, started: datetime, figures: Figures) -> tuple[dict[str, 
     whole.microseconds["write"] = figures.write_microseconds
     times = (started, datetime.now(UTC))
     record = run_record(job.run_id, job.settings, (whole, own), figures.engines, times, figures.seconds_answering)
-    record |= {"output": job.output, "sessions": sessions}
+    record |= {"engine_deaths": figures.deaths, "output": job.output, "sessions": sessions}
     store.write(store.join(job.output, RECORD), json.dumps(record, indent=2, ensure_ascii=False).encode())
     return record, whole.first
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from PIL import Image
 
 from model.request import Completion, EngineDead, EngineStats, Request, Usage
-from pipeline.engines import Engine, Plan
+from pipeline.engines import Engine, Maker, Plan
 from tests.tiny import TINY
 
 
@@ -60,31 +61,40 @@ class Deadly:
     """Makes engines to which DEADLY does `how`: dies | exits | hangs; or that babble, whatever they are shown."""
 
     how: str
+    inner: Maker = Noop(seconds=0.01)
     kind: str = "deadly"
 
     def revision(self, plan: Plan) -> str:
-        return "0"
+        return self.inner.revision(plan)
 
     def make(self, plan: Plan) -> Engine:
-        return DeadlyEngine(self.how)
+        return DeadlyEngine(self.how, self.inner.make(plan))
 
 
-class DeadlyEngine(NoopEngine):
-    def __init__(self, how: str) -> None:
-        super().__init__(0.01)
-        self._how = how
+class DeadlyEngine:
+    def __init__(self, how: str, inner: Engine) -> None:
+        self._how, self._inner = how, inner
+        self.name, self.revision, self.config = inner.name, inner.revision, inner.config
 
     async def answer(self, request: Request) -> list[Completion]:
-        completions = await super().answer(request)
-        if self._how == "babbles":
-            texts = [{"Half": "\ud83c", "No": None}.get(text.split()[0], "3") for text in request.questions]
-            return [
-                Completion(text, *list(vars(made).values())[1:]) for text, made in zip(texts, completions, strict=True)
-            ]  # type: ignore[arg-type]
         if request.image.getpixel((0, 0)) == DEADLY.getpixel((0, 0)):
+            await asyncio.sleep(0.02)  # its neighbours are in the engine by then
             if self._how == "dies":
                 raise EngineDead("the engine stopped: it was told to")
             if self._how == "exits":
                 os._exit(1)
             await asyncio.sleep(3600)
-        return completions
+        completions = await self._inner.answer(request)
+        return [_babble(made) for made in completions] if self._how == "babbles" else completions
+
+    def stats(self) -> EngineStats:
+        return self._inner.stats()
+
+    def close(self) -> None:
+        self._inner.close()
+
+
+def _babble(made: Completion) -> Completion:
+    """Half a surrogate for questions of three words, no text at all for those of two."""
+    texts: dict[str, Any] = {"</think>3": "\ud83c", "</think>2": None}
+    return replace(made, text=texts.get(made.text, made.text))

@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import json
 import multiprocessing
+import os
 import traceback
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,15 +36,18 @@ class Driver:
         return told
 
 
-def start(result: Path, maker: Maker = ENGINES["native"], **settings: Any) -> Driver:
+def start(
+    result: Path, maker: Maker = ENGINES["native"], env: Mapping[str, str] | None = None, **settings: Any
+) -> Driver:
     """Starts a run; what comes of it will be in the file `result`."""
     result.unlink(missing_ok=True)
-    process = _CONTEXT.Process(target=_drive, args=(str(result), maker, settings))
+    process = _CONTEXT.Process(target=_drive, args=(str(result), maker, dict(env or {}), settings))
     process.start()
     return Driver(process, result)
 
 
-def _drive(result: str, maker: Maker, settings: dict[str, Any]) -> None:
+def _drive(result: str, maker: Maker, env: dict[str, str], settings: dict[str, Any]) -> None:
+    os.environ.update(env)
     try:
         told = run(Settings(**settings), io.StringIO(), io.StringIO(), maker)
     except BaseException as error:
