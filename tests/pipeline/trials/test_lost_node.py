@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -46,8 +45,6 @@ def test_a_node_that_is_removed_takes_no_row_along(cluster: Cluster, tmp_path: P
     record = driver.finished()
     rows = answers(tmp_path / "out")
     assert len(rows) == record["counts"]["ok"] == 400
-    print(
-        f"\nnode removed when {there} of {record['counts']['files']} files were there (process {os.getpid()});", end=""
-    )
-    print(f" 400 rows once, {time.monotonic() - began:.0f} s later; {record['engine_deaths']} deaths blamed on images")
+    print(f"\nnode removed when {there} of {record['counts']['files']} files were there;", end=" ")
+    print(f"400 rows once, {time.monotonic() - began:.0f} s later; {record['engine_deaths']} deaths blamed on images")
     assert record["engine_deaths"] == 0, "images were suspected of what the node did"
