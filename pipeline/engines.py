@@ -78,8 +78,8 @@ class Maker(Protocol):
     """How a run comes by its engines. `kind` names it; `revision` is what its answers depend on beside the settings,
     known without starting it. ValueError from `revision` when there is nothing to start."""
 
-    kind: str
-
+    @property
+    def kind(self) -> str: ...
     def revision(self, plan: Plan) -> str: ...
     def make(self, plan: Plan) -> Engine: ...
 

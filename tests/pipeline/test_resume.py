@@ -191,7 +191,7 @@ def test_failed_rows_alone_are_asked_again_and_replaced(tmp_path: Path) -> None:
     folder.mkdir()
     for name in "abcd":
         (folder / f"{name}.png").write_bytes(encoded(picture()) if name in "ab" else b"not yet")
-    asked = {"question": ["Where?", "How many?"], "output": tmp_path / "out"}
+    asked: dict[str, Any] = {"question": ["Where?", "How many?"], "output": tmp_path / "out"}
     first, said = ran_noop(folder, **asked)
     assert (first["counts"]["ok"], first["counts"]["error"]) == (4, 4)
     (folder / "c.png").write_bytes(encoded(picture()))
