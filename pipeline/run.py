@@ -6,8 +6,8 @@ import json
 import math
 import secrets
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -18,6 +18,7 @@ import numpy as np
 import ray
 import ray.data
 from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from . import store
 from .answering import Answerer
@@ -127,7 +128,7 @@ def _answer(job: Job, done: np.ndarray, lease: Lease, err: TextIO) -> Figures:
     """Carries the rows that are due through the stages and into files."""
     settings = job.settings
     with ray_runtime(settings):
-        collector: Any = ray.remote(num_cpus=0)(Collector).remote(job.output, settings.actors)
+        collector = _collector(job)
         warn_when_actors_do_not_fit(settings, err)
         due = len(job.asked) - len(done)
         committer = Committer(
@@ -135,8 +136,12 @@ def _answer(job: Job, done: np.ndarray, lease: Lease, err: TextIO) -> Figures:
             settings.rows_per_file, settings.commit_seconds, settings.write_seconds,
         )  # fmt: skip
         try:
-            with Progress(err, due, lambda: ray.get(collector.progress.remote())), committer:
-                for blocks, rows in _stages(job, done, collector):
+            with (
+                Progress(err, due, lambda: ray.get(collector.progress.remote())),
+                committer,
+                closing(_stages(job, done, collector)) as stages,
+            ):
+                for blocks, rows in stages:
                     committer.add(blocks, rows, settings.actors)
                     _refuse_errors(settings.max_error_share, ray.get(collector.progress.remote()))
         except RayError:
@@ -151,7 +156,14 @@ def _answer(job: Job, done: np.ndarray, lease: Lease, err: TextIO) -> Figures:
     return Figures(engines, answering, deaths, committer.tally.microseconds["write"])
 
 
-def _stages(job: Job, done: np.ndarray, collector: Any) -> Iterator[tuple[list[Any], int]]:
+def _collector(job: Job) -> Any:
+    """On the driver's node: it goes when the driver goes, and not with any of the others."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    kept: Any = ray.remote(num_cpus=0, scheduling_strategy=here, max_restarts=-1, max_task_retries=-1)(Collector)
+    return kept.remote(job.output, job.settings.actors)
+
+
+def _stages(job: Job, done: np.ndarray, collector: Any) -> Generator[tuple[list[Any], int], None, None]:
     """read -> fetch and check -> answer; yields references to blocks of answers, and how many rows they hold."""
     settings = job.settings
     limits = Limits(job.catalog.root, settings.max_image_bytes, settings.max_image_pixels)
