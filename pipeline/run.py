@@ -158,7 +158,7 @@ def _answer(job: Job, done: np.ndarray, lease: Lease, err: TextIO) -> Figures:
 
 def _collector(job: Job) -> Any:
     """On the driver's node: it goes when the driver goes, and not with any of the others."""
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    here: Any = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
     kept: Any = ray.remote(num_cpus=0, scheduling_strategy=here, max_restarts=-1, max_task_retries=-1)(Collector)
     return kept.remote(job.output, job.settings.actors)
 
