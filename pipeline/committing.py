@@ -11,7 +11,7 @@ import ray
 from ray.exceptions import RayTaskError
 
 from .lease import Lease, LostLease
-from .sink import Format, write_part
+from .sink import Format, WriteError, write_part
 from .tally import Tally
 
 _WRITES_IN_FLIGHT = 4  # for each actor: more would pile answers up in memory while a disk is slow
@@ -22,7 +22,8 @@ class Committer:
     """A context that takes blocks of answers, by reference, and leaves them in files of a table.
 
     What was added is in a file, or on its way to one, `seconds` later at the latest. Leaving the context waits until
-    all is written, also when it is left by an error. The first write that fails is raised by the next call.
+    all is written, also when it is left by an error that is not a write's.
+    A write that fails is raised by a later call.
     """
 
     def __init__(
@@ -53,8 +54,9 @@ class Committer:
     ) -> None:
         self._stop.set()
         self._thread.join()
-        with self._lock:
-            self._flush()
+        if not isinstance(error, WriteError | LostLease):
+            with self._lock:
+                self._flush()
         try:
             while self._writing:
                 self._collect(len(self._writing) - 1)

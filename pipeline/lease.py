@@ -24,6 +24,7 @@ from . import store
 LEASE_SECONDS = 30.0
 _FILE = "_run/lease.json"
 _MAX_BYTES = 1 << 16
+_TROUBLE = (OSError, BotoCoreError, ClientError, store.StoreError)
 
 
 class LostLease(RuntimeError):
@@ -68,9 +69,10 @@ class Lease:
     ) -> None:
         self._stop.set()
         self._thread.join()
-        held = _read(self._output)
-        if held is not None and held["session"] == self._mine["session"]:
-            store.remove(store.join(self._output, _FILE))
+        with contextlib.suppress(*_TROUBLE):  # what is left of it is known to be dead when this process is
+            held = _read(self._output)
+            if held is not None and held["session"] == self._mine["session"]:
+                store.remove(store.join(self._output, _FILE))
 
     def _is_free(self, held: dict[str, Any]) -> bool:
         if held["machine"] == self._mine["machine"]:
@@ -96,7 +98,7 @@ class Lease:
             except LostLease:
                 self.lost.set()
                 return
-            except (OSError, BotoCoreError, ClientError, store.StoreError):
+            except _TROUBLE:
                 continue  # a full disk or a bucket that refuses: the parts' writers deal with that, and they ask again
 
     def _write(self) -> None:

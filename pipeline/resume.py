@@ -47,7 +47,8 @@ def take_up(output: str, settings: Settings, asked: np.ndarray, terms: Mapping[s
     if len(kept) < len(asked):
         store.remove(store.join(output, RECORD))  # first: without it nothing claims to be complete
     take_back(output, stock, drop)
-    store.write(store.join(output, _ASKED), json.dumps(terms, ensure_ascii=False).encode("utf-8", "surrogatepass"))
+    if _terms_before(output) != terms:
+        store.write(store.join(output, _ASKED), json.dumps(terms, ensure_ascii=False).encode("utf-8", "surrogatepass"))
     return kept
 
 
@@ -67,10 +68,7 @@ def terms_of(settings: Settings, catalog: str, conditions: Conditions) -> dict[s
 
 
 def _what_changed(output: str, stock: Stock, stale: np.ndarray, terms: Mapping[str, Any]) -> str:
-    try:
-        before = json.loads(store.read(store.join(output, _ASKED), _MAX_BYTES)[0].decode("utf-8", "surrogatepass"))
-    except (store.StoreError, ValueError):
-        before = {}
+    before = _terms_before(output)
     changes = [
         f"{name} was {before[name]!r} and is {value!r}"
         for name, value in terms.items()
@@ -81,6 +79,15 @@ def _what_changed(output: str, stock: Stock, stale: np.ndarray, terms: Mapping[s
         f"{output} answers something else: {what}. That leaves {int(stale.sum()):,} of its {len(stale):,} rows without"
         " use. Choose another --output, or let --on-change renew drop them and answer what is new"
     )
+
+
+def _terms_before(output: str) -> dict[str, Any]:
+    try:
+        data, _ = store.read(store.join(output, _ASKED), _MAX_BYTES)
+        before: dict[str, Any] = json.loads(data.decode("utf-8", "surrogatepass"))
+    except (store.StoreError, ValueError):  # never written, or by somebody else: it only explains
+        return {}
+    return before
 
 
 def _examples(output: str, stock: Stock, rows: np.ndarray) -> str:

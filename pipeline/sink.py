@@ -14,6 +14,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 import pyarrow as pa
@@ -53,11 +54,12 @@ def write_part(
     answers, name = block.select(ANSWERS.names).cast(ANSWERS), f"part-{session}-{number:06}"
     trace = pa.BufferOutputStream()
     pq.write_table(block.select(["row_key", "trace"]), trace, compression="zstd")
-    require_lease(output, session)
     # The trace first: a part that is there has one.
-    write_patiently(store.join(output, f"{TRACES_FOLDER}/{name}.parquet"), trace.getvalue().to_pybytes(), retry_seconds)
-    require_lease(output, session)
-    write_patiently(part_uri(output, f"{name}.{format}"), encode(answers, format), retry_seconds)
+    for uri, data in (
+        (store.join(output, f"{TRACES_FOLDER}/{name}.parquet"), trace.getvalue().to_pybytes()),
+        (part_uri(output, f"{name}.{format}"), encode(answers, format)),
+    ):
+        patiently(f"write {uri}", partial(_write_leased, output, session, uri, data), retry_seconds)
     tally = tally_of(block, shown=_SHOWN)
     tally.files = 1
     tally.microseconds["write"] = round((time.perf_counter() - began) * 1e6)
@@ -68,16 +70,24 @@ def part_uri(output: str, name: str) -> str:
     return store.join(output, f"{ANSWERS_FOLDER}/{name}")
 
 
-def write_patiently(uri: str, data: bytes, retry_seconds: float, sleep: Callable[[float], None] = time.sleep) -> None:
-    """Writes a file, trying again for a while: disks are cleared and buckets come back. WriteError when none did."""
+def _write_leased(output: str, session: str, uri: str, data: bytes) -> None:
+    require_lease(output, session)
+    store.write(uri, data)
+
+
+def patiently(
+    what: str, act: Callable[[], None], retry_seconds: float, sleep: Callable[[float], None] = time.sleep
+) -> None:
+    """Does something to a store, trying again for a while: disks are cleared and buckets come back. WriteError when
+    it did not."""
     began, pause = time.monotonic(), 0.25
     while True:
         try:
-            return store.write(uri, data)
+            return act()
         except STORE_FAILURES as error:
             left = retry_seconds - (time.monotonic() - began)
             if left <= 0:
-                raise WriteError(f"can't write {uri}, tried for {retry_seconds:g} s: {error}") from None
+                raise WriteError(f"can't {what}, tried for {retry_seconds:g} s: {error}") from None
             sleep(min(left, pause * random.uniform(0.5, 1.0)))
             pause = min(pause * 2, _LONGEST_PAUSE)
 

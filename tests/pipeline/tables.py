@@ -53,5 +53,5 @@ def answers(output: Path | str, format: str = "parquet", once: bool = True) -> l
 
 def state(output: Path | str) -> dict[str, tuple[float, int]]:
     """Every file below an output with its time and size: nothing was touched when it is the same."""
-    files = [path for path in Path(output).rglob("*") if path.is_file() and path.name != "asked.json"]
+    files = [path for path in Path(output).rglob("*") if path.is_file()]
     return {str(path.relative_to(output)): (path.stat().st_mtime_ns, path.stat().st_size) for path in files}

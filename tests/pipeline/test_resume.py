@@ -50,6 +50,7 @@ def taken_up(output: Path, *asked: Asked, **settings: Any) -> np.ndarray:
 
 
 def test_committed_rows_are_done_and_untouched(tmp_path: Path) -> None:
+    taken_up(tmp_path, A, B, C)
     part(tmp_path, "1", (A, "ok"), (B, "error"))
     before = state(tmp_path)
     assert taken_up(tmp_path, A, B, C).tolist() == np.sort(keys(A, B)).tolist()
