@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import ray
 
 from pipeline import store
 from pipeline.engines import Plan, conditions
@@ -22,6 +23,7 @@ from pipeline.sink import encode, part_uri
 from tests.pipeline.noop import Noop
 from tests.pipeline.pictures import encoded, picture
 from tests.pipeline.tables import answers, ran_noop, state, write_catalog
+from tests.pipeline.trials.drivers import start
 
 TERMS = conditions(Plan.of(Settings(), "run"), Noop())
 A, B, C = (Asked(name, None, ["Where?"], None) for name in "abc")
@@ -184,6 +186,27 @@ def test_a_run_goes_on_where_rows_are_missing_and_a_finished_one_does_nothing(tm
     third, said = ran_noop(catalog, tmp_path / "out")
     assert third == second and "nothing to do: all 40 answers for 20 images are there: 40 ok, 0 errors" in said
     assert state(tmp_path / "out") == before
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_a_killed_driver_is_gone_on_with_by_the_same_command(tmp_path: Path) -> None:
+    catalog = write_catalog(tmp_path / "c.parquet", 20, ["Where is it?", "How many?"])
+    settings: dict[str, Any] = {"rows_per_file": 4, "images_in_flight": 4, "commit_seconds": 0.2}
+    address = ray.get_runtime_context().gcs_address
+    driver = start(
+        tmp_path / "r.json", Noop(seconds=0.5), catalog=str(catalog), output=str(tmp_path / "out"), address=address,
+        **settings,
+    )  # fmt: skip
+    while driver.process.is_alive() and not list((tmp_path / "out").glob("answers/part-*")):
+        driver.process.join(0.1)
+    driver.process.kill()
+    driver.process.join()
+    kept = {(row["image_id"], row["question_id"]): row for row in answers(tmp_path / "out")}
+    assert 0 < len(kept) < 40 and not (tmp_path / "out" / "run.json").exists()
+    record, _ = ran_noop(catalog, tmp_path / "out", **settings)
+    rows = {(row["image_id"], row["question_id"]): row for row in answers(tmp_path / "out")}
+    assert len(rows) == record["counts"]["answers"] == 40
+    assert all(rows[key] == row for key, row in kept.items())
 
 
 @pytest.mark.usefixtures("local_ray")

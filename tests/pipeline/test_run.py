@@ -137,6 +137,7 @@ def test_too_many_errors_stop_the_run_early_and_the_same_command_goes_on(tmp_pat
     assert len(rows_of(tmp_path / "out")) == 400
 
 
+@pytest.mark.slow
 def test_rows_that_went_missing_are_named_at_the_end_and_asked_by_the_next_start(tmp_path: Path) -> None:
     catalog = write_catalog(tmp_path / "c.parquet", 60, ["Where is it?"])
     settings: dict[str, Any] = {"images_in_flight": 4, "rows_per_file": 8}
