@@ -14,14 +14,18 @@ from pipeline.settings import Settings
 def main() -> int:
     try:
         settings = Settings.load(sys.argv[1:])
-        from pipeline.run import run  # Ray and torch take seconds to import: --help and mistakes needn't wait
+        from pipeline.run import RunStopped, run  # Ray and torch take seconds: --help and mistakes needn't wait
 
-        run(settings)
+        try:
+            run(settings)
+        except RunStopped as stopped:
+            print(f"catalog_qa.py: {stopped}", file=sys.stderr)
+            return 1
     except ValueError as error:
         print(f"catalog_qa.py: {shown(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("catalog_qa.py: stopped; no run record was written", file=sys.stderr)
+        print("catalog_qa.py: stopped; what was answered is kept: the same --output goes on", file=sys.stderr)
         return 130
     return 0
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -21,189 +21,183 @@ import pyarrow as pa
 import ray
 import torch
 
-from model.engine import Completion, EngineDead, NativeEngine, Request, RequestError
-from model.pointing import PrimitivesMode
-from model.sampling import Sampling
+from model.request import Completion, EngineDead, Request, RequestError
 
 from .answers import Author, answer_row, error_row
 from .canvas import canvas_for
-from .collector import DEATHS_ALLOWED
 from .decoder_pool import DecoderPool
 from .decoding import ImageError
+from .engines import Maker, Plan
 from .gold import score
+from .keys import mode_of
+from .ledger import Suspicion
+from .room import ByteGate, Room, Watch
 from .rows import questions_of
 from .sharing import Asked, Shared, SharedAnswers
-from .sink import TRACED_ANSWERS
+from .tally import TRACED_ANSWERS
 
-_CPU_KV_BUDGET_MB = 64
 _Outcome = Shared | Mapping[str, Any]  # or an error: stage, kind, message, attempts
 _DECODED_BYTES = 2_000_000_000  # of pixels that wait for the engine or are in it, in one actor
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What an actor needs to know. See the settings of the same names."""
-
-    run_id: str
-    checkpoint: str
-    device: str
-    dtype: str
-    kv_budget_mb: int | None
-    kv_share: float
-    max_output_tokens: int
-    primitives: PrimitivesMode
-    sampling: Sampling
-    images_in_flight: int
-    threads: int
-    decoding: tuple[int, int, float]  # most bytes and pixels of an image, and seconds to decode it
-
-
 class Answerer:
-    """A Ray Data UDF: CHECKED_ROWS in, TRACED_ANSWERS out, one row for each question of each image."""
+    """A Ray Data UDF: CHECKED_ROWS in, TRACED_ANSWERS out, one row for each due question of each image."""
 
-    def __init__(self, plan: Plan, collector: Any) -> None:
+    def __init__(self, plan: Plan, maker: Maker, collector: Any) -> None:
         torch.set_num_threads(plan.threads)
         self._plan = plan
         self._collector = collector
-        # A restarted actor keeps its id; its engine's figures begin anew.
-        self._actor = f"{ray.get_runtime_context().get_actor_id()}-{os.getpid()}"
-        self._engine = NativeEngine(
-            plan.checkpoint,
-            kv_budget_bytes=kv_budget_bytes(plan),
-            device=plan.device,
-            dtype=plan.dtype,
-            max_output_tokens=plan.max_output_tokens,
-        )
+        context = ray.get_runtime_context()
+        # A restarted actor keeps its id; its engine's figures and its attempts begin anew.
+        self._worker, self._node = f"{context.get_actor_id()}-{os.getpid()}", context.get_node_id()
+        self._engine = maker.make(plan)
         self._author = Author(plan.run_id, self._engine.name, self._engine.revision, self._engine.config)
         self._decoders = DecoderPool(plan.threads, *plan.decoding)
         self._waiters = ThreadPoolExecutor(plan.threads, thread_name_prefix="decode")  # for the decoders
         self._shared = SharedAnswers(sampled=plan.sampling.temperature > 0)
+        self._room = Room()
         self._places = asyncio.Semaphore(plan.images_in_flight)
         self._decoded = ByteGate(_DECODED_BYTES)
+        self._watch = Watch(plan.image_seconds)
         self._done = {"images": 0, "answers": 0, "errors": 0}
-        ray.get(collector.report.remote(self._actor, dict(self._done), self._engine_figures()))
+        ray.get(collector.report.remote(self._worker, dict(self._done), self._engine_figures(), [], 0))
 
     async def __call__(self, images: pa.Table) -> pa.Table:
-        rows = await asyncio.gather(*(self._answer_image(image) for image in images.to_pylist()))
-        answers = [row for image_rows in rows for row in image_rows]
-        self._done["images"] += len(rows)
-        self._done["answers"] += len(answers)
-        self._done["errors"] += sum(row["status"] == "error" for row in answers)
+        rows = images.to_pylist()
+        ids = [row["image_id"] for row in rows if row["error"] is None]
+        suspects: dict[str, Suspicion] = await self._collector.begin.remote(self._worker, self._node, ids)
+        with self._watch.over(len(ids)):
+            made = await asyncio.gather(*(self._answer_image(row, suspects.get(row["image_id"])) for row in rows))
+        answers = [row for image_rows in made for row in image_rows]
+        errors = sum(row["status"] == "error" for row in answers)
+        for name, count in (("images", len(rows)), ("answers", len(answers)), ("errors", errors)):
+            self._done[name] += count
         # Waited for, so that the last report is in before the last rows are.
-        await self._collector.report.remote(self._actor, dict(self._done), self._engine_figures())
-        return pa.Table.from_pylist(answers, schema=TRACED_ANSWERS)
+        figures = self._engine_figures()
+        await self._collector.report.remote(self._worker, dict(self._done), figures, ids, len(answers) - errors)
+        return answers_table(answers)
 
     def _engine_figures(self) -> dict[str, Any]:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # given in KiB
         return asdict(self._engine.stats()) | {"process_peak_bytes": peak}
 
-    async def _answer_image(self, image: dict[str, Any]) -> list[dict[str, Any]]:
+    async def _answer_image(self, image: dict[str, Any], suspicion: Suspicion | None) -> list[dict[str, Any]]:
         """The rows of one image, in the order of its questions."""
         questions = questions_of(image["questions"])
         places = [index for index, question in enumerate(questions) if question is not None]
-        asked = tuple(Asked(questions[n] or "", self._mode(image["primitives"], n), n) for n in places)
+        # The catalog's modes were checked before anything started.
+        modes: Any = [mode_of(image["primitives"], place) or self._plan.primitives for place in range(len(questions))]
+        asked = tuple(Asked(questions[place] or "", modes[place], place) for place in places)
         seconds: dict[str, float] = {}
         outcomes: dict[int, _Outcome] = {}
         error = image["error"]
-        if error is None and asked:
+        if suspicion is not None and suspicion.condemned:
+            error = suspicion.as_error()
+        if error is None and places:
             try:
-                completions = await self._shared.get(
-                    image["image_sha256"], asked, partial(self._complete, image, seconds)
-                )
+                ask = partial(self._complete, image, suspicion is not None, seconds)
+                completions = await self._shared.get(image["image_sha256"], asked, ask)
                 outcomes.update(zip(places, completions, strict=True))
             except ImageError as broken:
                 error = broken.as_row()
             except RequestError as refused:
-                error = {"stage": "generate", "kind": refused.kind, "message": str(refused), "attempts": 1}
-            except EngineDead as dead:
-                await self._die(dead)
+                stage = "generate" if refused.kind == "engine_step" else "prepare"
+                error = {"stage": stage, "kind": refused.kind, "message": str(refused), "attempts": 1}
             except Exception as failed:  # a failed step fails the requests in it, and only those
                 error = {"stage": "generate", "kind": type(failed).__name__, "message": str(failed), "attempts": 1}
+        if error is not None and suspicion is not None:
+            error = error | {"attempts": suspicion.attempts}
         unasked = {"stage": "check", "kind": "no_question", "message": "the row has no question here", "attempts": 1}
         for index, question in enumerate(questions):
             outcomes.setdefault(index, unasked if question is None else error)
         return [self._row(image, index, outcomes[index], seconds) for index in range(len(questions))]
 
     async def _complete(
-        self,
-        image: Mapping[str, Any],
-        seconds: dict[str, float],
-        asked: tuple[Asked, ...],
+        self, image: Mapping[str, Any], is_suspect: bool, seconds: dict[str, float], asked: tuple[Asked, ...]
     ) -> list[Completion]:
+        """One completion for each of these questions; a suspect is alone in the engine meanwhile."""
         size = (image["image_width"], image["image_height"])
         canvas = canvas_for(*size, self._author.config)
         width, height = canvas[:2] if canvas else size
-        async with self._places, self._decoded.holding(width * height * 3):
-            began = time.perf_counter()
-            loop = asyncio.get_running_loop()
-            picture = await loop.run_in_executor(self._waiters, self._decoders.decode, image["image"], size, canvas)
-            seconds["decode"], began = time.perf_counter() - began, time.perf_counter()
+        texts, modes = tuple(one.question for one in asked), tuple(one.mode for one in asked)
+        sampling = self._plan.sampling.for_image(image["image_sha256"])
+        room = self._room.alone() if is_suspect else self._room.shared()
+        async with room, self._places, self._decoded.holding(width * height * 3):
             try:
-                sampling = self._plan.sampling.for_image(image["image_sha256"])
-                texts, modes = tuple(one.question for one in asked), tuple(one.mode for one in asked)
-                return await self._engine.answer(Request(picture, texts, self._plan.max_output_tokens, modes, sampling))
+                async with self._deaths_end_the_process():
+                    began = time.perf_counter()
+                    await self._note(image, "decode", is_suspect)
+                    loop = asyncio.get_running_loop()
+                    decode = partial(self._decoders.decode, image["image"], size, canvas)
+                    picture = await loop.run_in_executor(self._waiters, decode)
+                    seconds["decode"], began = time.perf_counter() - began, time.perf_counter()
+                    await self._note(image, "generate", is_suspect)
+                    request = Request(picture, texts, self._plan.max_output_tokens, modes, sampling)
+                    completions = await self._engine.answer(request)
+                    seconds["answer"] = time.perf_counter() - began
+                    return completions
             finally:
-                seconds["answer"] = time.perf_counter() - began
+                await self._note(None, "", is_suspect)
 
-    def _mode(self, modes: list[PrimitivesMode | None] | None, index: int) -> PrimitivesMode:
-        """One mode stands for all questions, several for one each, none for the job's."""
-        own = None if not modes else modes[0] if len(modes) == 1 else _at(modes, index)
-        return own or self._plan.primitives
+    async def _note(self, image: Mapping[str, Any] | None, stage: str, is_suspect: bool) -> None:
+        self._watch.saw_progress()
+        if is_suspect:
+            await self._collector.isolate.remote(self._worker, image and image["image_id"], stage)
+
+    @asynccontextmanager
+    async def _deaths_end_the_process(self) -> AsyncIterator[None]:
+        """A dead engine, and one that gives no answer in time, takes the process along, so that its images move.
+
+        The ledger knows which those were, and whom to blame.
+        """
+        scope = asyncio.timeout(self._plan.image_seconds)
+        try:
+            async with scope:
+                yield
+        except EngineDead as dead:
+            await self._die(str(dead))
+        except TimeoutError:
+            if not scope.expired():
+                raise
+            await self._die(f"no answer within {self._plan.image_seconds:g} s (--image-seconds)")
+
+    async def _die(self, why: str) -> None:
+        await self._collector.explain.remote(self._worker, why)
+        os._exit(1)
 
     def _row(
         self, image: Mapping[str, Any], index: int, outcome: _Outcome, seconds: Mapping[str, float]
     ) -> dict[str, Any]:
         now = datetime.now(UTC)
-        if isinstance(outcome, Shared):
-            row = answer_row(self._author, image, index, outcome.completion, now, outcome.was_shared)
-        else:
-            row = error_row(self._author, image, index, outcome, now)
+        try:
+            if isinstance(outcome, Shared):
+                row = answer_row(self._author, image, index, outcome.completion, now, outcome.was_shared)
+            else:
+                row = error_row(self._author, image, index, outcome, now)
+        except Exception as failed:  # one response that can't be read is one row's misfortune
+            error = {"stage": "parse", "kind": type(failed).__name__, "message": str(failed), "attempts": 1}
+            row = error_row(self._author, image, index, error, now)
         exact, iou = score(row, _at(image["gold_answers"], index), _at(image["gold_boxes"], index))
-        trace: dict[str, Any] = {"first_of_image": index == 0, "gold_exact": exact, "gold_iou": iou}
+        trace: dict[str, Any] = {"gold_exact": exact, "gold_iou": iou}
         if index == 0:
             trace |= {"read_seconds": image["read_seconds"], "fetch_seconds": image["fetch_seconds"]}
             trace |= {f"{stage}_seconds": spent for stage, spent in seconds.items()}
             trace["notes"] = image["notes"]
         return row | {"trace": trace}
 
-    async def _die(self, dead: EngineDead) -> None:
-        """Ends this process, so that Ray gives its rows to another; RuntimeError when engines die again and again."""
-        deaths = await self._collector.report_death.remote(str(dead))
-        if deaths > DEATHS_ALLOWED:
-            raise RuntimeError(f"{deaths} engines have died, the last one with: {dead}")
-        os._exit(1)
 
-
-class ByteGate:
-    """Lets work through while the bytes that it holds stay within a limit; what is larger goes through alone."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._held = 0
-        self._condition = asyncio.Condition()
-
-    @asynccontextmanager
-    async def holding(self, size: int) -> AsyncIterator[None]:
-        size = min(size, self._limit)
-        async with self._condition:
-            await self._condition.wait_for(lambda: self._held + size <= self._limit)
-            self._held += size
-        try:
-            yield
-        finally:
-            async with self._condition:
-                self._held -= size
-                self._condition.notify_all()
-
-
-def kv_budget_bytes(plan: Plan) -> int:
-    """The KV budget of one engine: as set, or a share of the GPU's free memory, or a small one for a CPU."""
-    if plan.kv_budget_mb is not None:
-        return plan.kv_budget_mb * 1_000_000
-    if plan.device != "cpu" and torch.cuda.is_available():
-        free, _ = torch.cuda.mem_get_info()
-        return int(free * plan.kv_share)
-    return _CPU_KV_BUDGET_MB * 1_000_000
+def answers_table(rows: list[dict[str, Any]]) -> pa.Table:
+    """TRACED_ANSWERS of these rows; one that Arrow can't hold (half a surrogate in a text) becomes an error."""
+    try:
+        return pa.Table.from_pylist(rows, schema=TRACED_ANSWERS)
+    except (pa.ArrowException, UnicodeError, ValueError, TypeError, OverflowError) as failed:
+        if len(rows) != 1:
+            return pa.concat_tables(answers_table([row]) for row in rows)
+        kept = ("run_id", "image_id", "question_id", "model", "model_revision", "answered_at", "row_key")
+        message = ascii(str(failed))[1:-1]
+        error = {"stage": "write", "kind": type(failed).__name__, "message": message, "attempts": 1}
+        row = {name: rows[0][name] for name in kept} | {"status": "error", "error": error, "trace": {}}
+        return pa.Table.from_pylist([row], schema=TRACED_ANSWERS)
 
 
 def _at(values: Any, index: int) -> Any:

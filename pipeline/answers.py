@@ -120,15 +120,17 @@ def _row(author: Author, image: Mapping[str, Any], index: int, now: datetime) ->
     question = questions_of(image["questions"])[index]
     row: dict[str, Any] = dict.fromkeys(ANSWERS.names)
     row |= {name: image[name] for name in ("image_id", "image_uri", "image_sha256", "image_width", "image_height")}
+    question_ids, row_keys = image.get("question_ids"), image.get("row_keys")
     return row | {
         "run_id": author.run_id,
         "image_notes": list(image["notes"] or ()),
-        "question_id": str(index),
+        "question_id": question_ids[index] if question_ids else str(index),
         "question": question,
         "model": author.model,
         "model_revision": author.model_revision,
         "prompt_sha256": None if question is None else prompt_sha256(question),
         "answered_at": now,
+        "row_key": row_keys[index] if row_keys else None,
     }
 
 

@@ -12,11 +12,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, get_args
 
+import numpy as np
 import pyarrow as pa
 
 from model.pointing import PrimitivesMode
 
 from . import store
+from .keys import Asked, Conditions, row_keys, short
 from .parquet import Columns, parquet_units
 from .rows import IMAGE_ROWS, questions_of
 from .settings import Settings
@@ -31,9 +33,7 @@ class Unit(Protocol):
     @property
     def num_rows(self) -> int: ...
     def limited(self, num_rows: int) -> Unit: ...
-    def ids(self) -> Iterator[list[str | None]]: ...
-    def question_lists(self) -> Iterator[list[list[str | None]]]: ...
-    def mode_lists(self) -> Iterator[list[list[str | None] | None]]: ...  # none at all: the job's mode
+    def asked(self) -> Iterator[list[Asked]]: ...
     def read(self) -> Iterator[pa.Table]: ...  # IMAGE_ROWS
 
 
@@ -59,19 +59,44 @@ class Catalog:
             num_images -= unit.num_rows
         return replace(self, units=tuple(units))
 
+    def asked(self) -> Iterator[Asked]:
+        """What is asked, image by image, without the images."""
+        return (row for unit in self.units for batch in unit.asked() for row in batch)
+
+    def keys(self, conditions: Conditions) -> np.ndarray:
+        """[rows] uint64: the short keys of all answer rows to come, in order."""
+        digest, wave = conditions.digest(), 65_536
+        rows, found = self.asked(), [np.empty(0, np.uint64)]
+        while batch := list(itertools.islice(rows, wave)):
+            found.append(short(key for row in batch for key in row_keys(row, conditions, digest)))
+        return np.concatenate(found)
+
+    def named(self, places: Sequence[int]) -> list[str]:
+        """What the answer rows at these places, in the order of `keys`, are about."""
+        wanted, names, place = set(places), [], 0
+        for row in self.asked():
+            for index, question in enumerate(row.questions):
+                if place in wanted:
+                    names.append(f"question {index} of {row.image_id!r} ({question!r})")
+                place += 1
+            if len(names) == len(wanted):
+                break
+        return names
+
     def check(self) -> int:
         """Looks at every id and question and returns the number of answer rows to come.
 
         ValueError, with examples, when ids are missing or repeat, modes are unknown, or nobody asks anything.
         """
         _refuse_unfit_ids(self)
-        modes = {mode for unit in self.units for lists in unit.mode_lists() for row in lists for mode in row or ()}
+        modes: set[str | None] = set()
+        num_asked = num_rows = 0
+        for row in self.asked():
+            modes.update(row.modes or ())
+            num_rows += len(row.questions)
+            num_asked += sum(question is not None for question in row.questions)
         if unknown := modes - {None, *get_args(PrimitivesMode)}:
             raise ValueError(f"{self.name}: primitives may be on, off or auto, got {_some(sorted(map(repr, unknown)))}")
-        num_asked = num_rows = 0
-        for lists in (lists for unit in self.units for lists in unit.question_lists()):
-            num_rows += sum(max(len(questions), 1) for questions in lists)
-            num_asked += sum(question is not None for questions in lists for question in questions)
         if self.num_images and not num_asked:
             raise ValueError(
                 f"no questions for {self.name}: give --question, or a column `question` (text) or `questions` (list)"
@@ -120,18 +145,13 @@ def _parquet_files(source: str) -> list[str]:
 
 def _refuse_unfit_ids(catalog: Catalog) -> None:
     """Ids are compared by a 64-bit hash first, so that a million of them take 8 MB; then the suspects by value."""
-    import numpy as np
-
-    def ids() -> Iterator[str | None]:
-        return (id_ for unit in catalog.units for batch in unit.ids() for id_ in batch)
-
-    hashes = np.fromiter((hash(id_) for id_ in ids()), dtype=np.int64)
+    hashes = np.fromiter((hash(row.image_id) for row in catalog.asked()), dtype=np.int64)
     hashes.sort()
     suspects = set(hashes[1:][hashes[1:] == hashes[:-1]].tolist()) | {hash(None), hash("")}
     seen: dict[str, int] = {}
     repeated: list[str] = []
     blank: list[int] = []
-    for row, id_ in enumerate(ids()):
+    for row, (id_, *_) in enumerate(catalog.asked()):
         if hash(id_) not in suspects:
             continue
         if not id_:
@@ -165,14 +185,9 @@ class ListedUnit:
     def limited(self, num_rows: int) -> ListedUnit:
         return replace(self, names=self.names[:num_rows])
 
-    def ids(self) -> Iterator[list[str | None]]:
-        yield list(self.names)
-
-    def mode_lists(self) -> Iterator[list[list[str | None] | None]]:
-        yield from ()
-
-    def question_lists(self) -> Iterator[list[list[str | None]]]:
-        yield [questions_of(self.questions)] * len(self.names)
+    def asked(self) -> Iterator[list[Asked]]:
+        # The id says where it is: the catalog's folder may be moved.
+        yield [Asked(name, None, questions_of(self.questions), None) for name in self.names]
 
     def read(self) -> Iterator[pa.Table]:
         rows = [

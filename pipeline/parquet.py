@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -14,6 +16,7 @@ import pyarrow.parquet as pq
 from pyarrow.fs import S3FileSystem
 
 from . import store
+from .keys import Asked
 from .rows import GOLD_BOXES, IMAGE_ROWS, questions_of
 
 _ROWS_PER_BATCH = 32  # with image bytes, of up to max_image_bytes each
@@ -22,14 +25,18 @@ _ROWS_PER_BATCH = 32  # with image bytes, of up to max_image_bytes each
 _SLICES_OF_ADDRESSES, _SLICES_OF_BYTES = 256, 8
 _ROWS_PER_SLICE = 32  # at least
 _IDS_PER_BATCH = 65_536
+ID_COLUMN = "image_id"
 _IMAGE_COLUMNS = ("image", "image_uri", "uri", "url", "path")
 
 
 @dataclass(frozen=True)
 class Columns:
-    """What the settings say about columns. `questions`, when given, are asked instead of the file's."""
+    """What the settings say about columns. `questions`, when given, are asked instead of the file's.
 
-    id: str
+    No `id`: the usual column, or content ids in a file without one.
+    """
+
+    id: str | None
     image: str | None
     questions: tuple[str, ...]
 
@@ -37,13 +44,14 @@ class Columns:
 class Layout(NamedTuple):
     """Where a file keeps things: names of columns, None where it has no such column."""
 
-    id: str
+    id: str | None  # None: an image's id is a hash of what it is and what is asked of it
     image: str | None  # bytes, or {bytes, path}
     uri: str | None
     questions: str | None  # text or list of texts
     gold_answers: str | None
     gold_boxes: str | None
     primitives: str | None  # text or list of texts
+    path: str | None  # `IMAGE.path`, where the image is {bytes, path}
 
 
 @dataclass(frozen=True)
@@ -60,47 +68,39 @@ class ParquetUnit:
     def limited(self, num_rows: int) -> ParquetUnit:
         return replace(self, num_rows=num_rows)
 
-    def ids(self) -> Iterator[list[str | None]]:
-        for batch in self._batches([self.layout.id], _IDS_PER_BATCH):
-            yield batch.column(0).cast(pa.string()).to_pylist()
-
-    def question_lists(self) -> Iterator[list[list[str | None]]]:
-        if self.layout.questions is None:
-            yield [questions_of(self.questions)] * self.num_rows
-            return
-        for batch in self._batches([self.layout.questions], _IDS_PER_BATCH):
-            yield [questions_of(cell) for cell in _as_lists(batch.column(0)).to_pylist()]
-
-    def mode_lists(self) -> Iterator[list[list[str | None] | None]]:
-        if self.layout.primitives is not None:
-            for batch in self._batches([self.layout.primitives], _IDS_PER_BATCH):
-                yield _as_lists(batch.column(0)).to_pylist()
+    def asked(self) -> Iterator[list[Asked]]:
+        """Row by row, without the images; with them where only they can tell the rows apart."""
+        layout = self.layout
+        columns = [layout.id, layout.uri, layout.questions, layout.primitives]
+        if layout.id is None:
+            columns.append(layout.image)
+        elif layout.path:
+            columns.append(layout.path)
+        wanted = [name for name in dict.fromkeys(columns) if name]
+        for batch in self._batches(wanted, _ROWS_PER_BATCH if layout.id is None and layout.image else _IDS_PER_BATCH):
+            addresses = self._addresses(batch).to_pylist()
+            questions = [questions_of(cell) for cell in self._questions(batch)]
+            modes = _as_lists(batch.column(layout.primitives)).to_pylist() if layout.primitives else [None] * len(batch)
+            ids = self._ids(batch).to_pylist()
+            yield [Asked(*cells) for cells in zip(ids, addresses, questions, modes, strict=True)]
 
     def read(self) -> Iterator[pa.Table]:
         """IMAGE_ROWS, some rows at a time."""
         began = time.perf_counter()
-        for batch in self._batches([name for name in dict.fromkeys(self.layout) if name], _ROWS_PER_BATCH):
+        for batch in self._batches([name for name in dict.fromkeys(self.layout[:-1]) if name], _ROWS_PER_BATCH):
             yield self._image_rows(batch, (time.perf_counter() - began) / batch.num_rows)
             began = time.perf_counter()
 
     def _image_rows(self, batch: pa.RecordBatch, seconds_per_row: float) -> pa.Table:
         layout, rows = self.layout, batch.num_rows
-        cells: dict[str, Any] = {"image_id": batch.column(layout.id).cast(pa.string())}
-        image = batch.column(layout.image) if layout.image else pa.nulls(rows)
-        uri = batch.column(layout.uri).cast(pa.string()) if layout.uri else pa.nulls(rows, pa.string())
-        if pa.types.is_struct(image.type):
-            paths = [index for index, field in enumerate(image.type) if field.name == "path"]
-            if paths:
-                uri = pc.coalesce(uri, pc.struct_field(image, paths[0]).cast(pa.string()))
-            image = pc.struct_field(image, "bytes")
-        cells["image"] = image
-        cells["image_uri"] = uri
-        asked = [list(self.questions)] * rows if layout.questions is None else _as_lists(batch.column(layout.questions))
-        cells["questions"] = asked
+        cells: dict[str, Any] = {"image_id": self._ids(batch), "image_uri": self._addresses(batch)}
+        cells["image"] = _bytes_of(batch.column(layout.image)) if layout.image else pa.nulls(rows)
+        cells["questions"] = self._questions(batch)
         cells["primitives"] = _as_lists(batch.column(layout.primitives)) if layout.primitives else pa.nulls(rows)
         cells["gold_answers"] = batch.column(layout.gold_answers) if layout.gold_answers else pa.nulls(rows)
         cells["gold_boxes"] = batch.column(layout.gold_boxes) if layout.gold_boxes else pa.nulls(rows)
         cells["read_seconds"] = [seconds_per_row] * rows
+        cells |= {name: pa.nulls(rows) for name in ("question_ids", "row_keys")}  # see `reading`
         columns = [
             cells[field.name].cast(field.type)
             if isinstance(cells[field.name], pa.Array)
@@ -108,6 +108,26 @@ class ParquetUnit:
             for field in IMAGE_ROWS
         ]
         return pa.Table.from_arrays(columns, schema=IMAGE_ROWS)
+
+    def _ids(self, batch: pa.RecordBatch) -> pa.Array:
+        if self.layout.id is not None:
+            return batch.column(self.layout.id).cast(pa.string())
+        images = _bytes_of(batch.column(self.layout.image)) if self.layout.image else pa.nulls(batch.num_rows)
+        cells = zip(images, self._addresses(batch).to_pylist(), self._questions(batch), strict=True)
+        return pa.array([_content_id(image.as_buffer() if image.is_valid else None, *rest) for image, *rest in cells])
+
+    def _addresses(self, batch: pa.RecordBatch) -> pa.Array:
+        """The column of addresses, and for rows without one the path that stands beside the bytes."""
+        layout, rows = self.layout, batch.num_rows
+        uri = batch.column(layout.uri).cast(pa.string()) if layout.uri else pa.nulls(rows, pa.string())
+        if layout.path and layout.image in batch.schema.names:
+            uri = pc.coalesce(uri, pc.struct_field(batch.column(layout.image), "path").cast(pa.string()))
+        return uri
+
+    def _questions(self, batch: pa.RecordBatch) -> list[list[str | None] | None]:
+        if self.layout.questions is None:
+            return [list(self.questions)] * batch.num_rows
+        return _as_lists(batch.column(self.layout.questions)).to_pylist()
 
     def _batches(self, columns: list[str], batch_size: int) -> Iterator[pa.RecordBatch]:
         position, end = 0, self.start + self.num_rows
@@ -164,8 +184,9 @@ def _layout(file: str, schema: pa.Schema, columns: Columns) -> Layout:
     def present(name: str) -> str | None:
         return name if name in schema.names else None
 
-    if columns.id not in schema.names:
-        raise refuse(f"no column {columns.id!r} with the images' ids (--id-column names another)")
+    id_ = columns.id or present(ID_COLUMN)
+    if id_ is not None and id_ not in schema.names:
+        raise refuse(f"no column {id_!r} with the images' ids (--id-column names another; without it, ids of content)")
     image = columns.image or next((name for name in _IMAGE_COLUMNS if name in schema.names), None)
     if image is None or image not in schema.names:
         raise refuse(f"no column {image or ' or '.join(_IMAGE_COLUMNS)!r} with images (--image-column names another)")
@@ -186,7 +207,9 @@ def _layout(file: str, schema: pa.Schema, columns: Columns) -> Layout:
     for name, wanted in ((gold_answers, pa.list_(pa.string())), (gold_boxes, GOLD_BOXES)):
         if name and not _castable(schema.field(name).type, wanted):
             raise refuse(f"column {name!r} must be {wanted}")
-    return Layout(columns.id, image, uri, questions, gold_answers, gold_boxes, modes)
+    kind = schema.field(image).type if image else None
+    path = f"{image}.path" if kind and pa.types.is_struct(kind) and any(f.name == "path" for f in kind) else None
+    return Layout(id_, image, uri, questions, gold_answers, gold_boxes, modes, path)
 
 
 def _castable(type_: pa.DataType, wanted: pa.DataType) -> bool:
@@ -210,6 +233,20 @@ def _is_text(type_: pa.DataType) -> bool:
 
 def _item(type_: pa.DataType) -> pa.DataType:
     return type_.value_type if pa.types.is_list(type_) or pa.types.is_large_list(type_) else type_
+
+
+def _bytes_of(column: pa.Array) -> pa.Array:
+    """The column of a {bytes, path} that holds the bytes; a column of bytes as it is."""
+    return pc.struct_field(column, "bytes") if pa.types.is_struct(column.type) else column
+
+
+def _content_id(image: Any, address: str | None, questions: list[str | None] | None) -> str | None:
+    """`sha-` and 24 digits of a hash over an image (its bytes; without any, its address) and its questions."""
+    if image is None and not address:
+        return None
+    digest = hashlib.sha256(address.encode() if image is None and address else image)
+    digest.update(json.dumps(questions).encode())
+    return f"sha-{digest.hexdigest()[:24]}"
 
 
 def _as_lists(column: pa.Array) -> pa.Array:

@@ -13,7 +13,7 @@ from typing import Any
 from .gold import boxes_of
 from .redaction import printable, redacted, without_secrets
 from .settings import Settings
-from .sink import Tally
+from .tally import Tally
 
 _PACKAGES = ("ray", "torch", "pyarrow", "pillow")
 _SHOWN_WHOLE = 64  # answers: a run of at most so many is shown whole
@@ -23,13 +23,15 @@ _SHOWN_OF_MORE = 8  # answers shown of a larger one
 def run_record(
     run_id: str,
     settings: Settings,
-    tally: Tally,
+    tallies: tuple[Tally, Tally],
     engines: Sequence[Mapping[str, Any]],
     times: tuple[datetime, datetime],
     seconds_answering: float,
 ) -> dict[str, Any]:
-    """The record of a finished run. `engines`: an EngineStats of each, as a mapping; seconds by stage are sums over
-    images, which are worked on side by side, so they may exceed the duration."""
+    """The record of a finished run. `tallies`: of the whole table, and of the rows that this run (the last session,
+    where there were several) answered itself; rates are of the latter. `engines`: an EngineStats of each, as a mapping;
+    seconds by stage are sums over images, which are worked on side by side, so they may exceed the duration."""
+    tally, session = tallies
     started, finished = times
     duration = (finished - started).total_seconds()
     rate_over = max(seconds_answering, 1e-9)
@@ -45,14 +47,21 @@ def run_record(
             "images_answered": tally.images_ok,
             "answers": tally.rows,
             "ok": tally.ok,
-            "error": tally.rows - tally.ok,
+            "error": tally.error_rows,
             "cut_off": tally.cut_off,
             "files": tally.files,
         },
+        "session": {
+            "answers": session.rows,
+            "ok": session.ok,
+            "error": session.error_rows,
+            "errors": _by_stage(session.errors),
+            "tokens": {"prompt": session.prompt_tokens, "output": session.output_tokens},
+        },
         "errors": _by_stage(tally.errors),
         "image_notes": dict(tally.notes.most_common()),
-        "answers_per_second": round(tally.rows / rate_over, 3),
-        "images_per_second": round(tally.images / rate_over, 3),
+        "answers_per_second": round(session.rows / rate_over, 3),
+        "images_per_second": round(session.images / rate_over, 3),
         "tokens": {"prompt": tally.prompt_tokens, "output": tally.output_tokens},
         "answers_with_shared_prefill": tally.shared_prefill,
         "stage_seconds": {stage: spent / 1e6 for stage, spent in tally.microseconds.items()},
@@ -70,6 +79,9 @@ def summary(record: Mapping[str, Any], first: Sequence[Mapping[str, Any]], outpu
         f" ({record['answers_per_second']:.1f} answers/s once the engine was ready):"
         f" {counts['ok']} ok, {counts['error']} {'error' if counts['error'] == 1 else 'errors'}"
     ]
+    before = counts["answers"] - record["session"]["answers"]
+    if before:
+        lines.append(f"resumed  {before} answers were there; this run added {record['session']['answers']}")
     kinds = sorted(((count, f"{stage}/{kind}") for stage, by in record["errors"].items() for kind, count in by.items()))
     if kinds:
         lines.append("errors   " + ", ".join(f"{name} {count}" for count, name in reversed(kinds)))

@@ -21,6 +21,8 @@ IMAGE_ROWS = pa.schema(
         ("gold_answers", pa.list_(pa.string())),
         ("gold_boxes", GOLD_BOXES),
         ("read_seconds", pa.float64()),
+        ("question_ids", pa.list_(pa.string())),  # of the questions that are due; null: all are, "0", "1", …
+        ("row_keys", pa.list_(pa.string())),  # of the same, see keys.py
     ]
 )
 
@@ -96,6 +98,7 @@ ANSWERS = pa.schema(
         ("model_revision", pa.string()),
         ("prompt_sha256", pa.string()),
         ("answered_at", pa.timestamp("us", tz="UTC")),
+        ("row_key", pa.string()),  # of the image, the question and the conditions: keys.py
     ],
     metadata={"deixis.schema_version": SCHEMA_VERSION},
 )

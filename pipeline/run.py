@@ -1,186 +1,247 @@
-"""A run from end to end: the stages put together on Ray Data, carried out, and recorded."""
+"""A run from end to end: what is due, the stages put together on Ray Data, carried out, read back and recorded."""
 
 from __future__ import annotations
 
 import json
-import logging
 import math
-import os
 import secrets
 import sys
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
-import pyarrow as pa
+import numpy as np
 import ray
 import ray.data
-
-from model.sampling import Sampling
+from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from . import store
-from .answering import Answerer, Plan
+from .answering import Answerer
 from .catalog import Catalog, open_catalog
-from .collector import Collector
+from .collector import Collector, forget_suspects
+from .commits import count
+from .committing import Committer
+from .engines import ENGINES, Maker, Plan, conditions
 from .images import Limits, fetch_and_check
+from .keys import Conditions
+from .lease import Lease, LostLease
 from .progress import Progress
 from .reading import CatalogSource
 from .record import run_record, summary
-from .settings import PROJECT, Settings, require_checkpoint
-from .sink import RECORD, AnswerSink, Tally, parse_tally, prepare_output, write_empty
+from .resume import read_back, take_up, terms_of
+from .runtime import TASK_CPUS, ray_runtime, reserved_cpus, warn_when_actors_do_not_fit
+from .settings import Settings
+from .sink import RECORD, STORE_FAILURES, WriteError, write_empty
 
 _IMAGES_PER_CALL = 32  # of an actor
-_BYTES_PER_BLOCK = 8 << 20  # of encoded images: small, so that every actor gets some
-_TASK_CPUS = 0.25  # a task that reads and fetches, or one that writes, mostly waits
 _TASKS_PER_ACTOR = 2  # of each kind; one fetches some hundred images a second
-_NO_PROGRESS_SECONDS = 2 * 3600  # Ray's half hour is less than a large model may take to load
+_MAX_RECORD_BYTES = 1 << 24
+_ROWS_BEFORE_ERRORS_COUNT = 100
+_KINDS_SHOWN = 5
 
 
-def run(settings: Settings, out: TextIO = sys.stdout, err: TextIO = sys.stderr) -> dict[str, Any]:
-    """Answers a catalog and returns the run record. ValueError, before anything runs, for what the user must mend."""
+class RunStopped(RuntimeError):
+    """A run ended before its table was complete. What was answered is kept: the same command goes on."""
+
+
+class TooManyErrors(RuntimeError):
+    """More errors than the settings allow."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What one run is about."""
+
+    run_id: str
+    settings: Settings
+    output: str
+    catalog: Catalog
+    maker: Maker
+    plan: Plan
+    conditions: Conditions
+    asked: np.ndarray  # [rows] uint64: the short keys of all rows, in the catalog's order
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What is known of a session beyond its rows. `engines`: an EngineStats of each, as a mapping; `deaths`: of engines
+    that had images in flight."""
+
+    engines: Sequence[Mapping[str, Any]] = ()
+    seconds_answering: float = 0.0
+    deaths: int = 0
+    write_microseconds: int = 0
+
+
+def run(
+    settings: Settings, out: TextIO = sys.stdout, err: TextIO = sys.stderr, maker: Maker = ENGINES["native"]
+) -> dict[str, Any]:
+    """Answers what is not yet answered of a catalog and returns the run record.
+
+    ValueError for what the user must mend; RunStopped when rows are missing at the end.
+    """
     started = datetime.now(UTC)
-    run_id = f"{started:%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
-    output = _output(settings, run_id)
-    catalog = open_catalog(settings)
-    require_checkpoint(settings.model)
-    total = catalog.check()
-    prepare_output(output, settings.overwrite)
-    with ray_runtime(settings):
-        collector: Any = ray.remote(num_cpus=0)(Collector).remote()
-        tally = Tally()
-        if catalog.num_images:
-            _warn_when_actors_do_not_fit(settings, err)
-            with Progress(err, total, lambda: ray.get(collector.progress.remote())):
-                for written in _stages(settings, catalog, collector, run_id, output):
-                    tally.add(written)
-        else:
-            write_empty(output, settings.format)
-        engines, answering = ray.get([collector.engines.remote(), collector.seconds_answering.remote()])
-    if tally.rows != total or tally.images != catalog.num_images:
-        due = f"{total} for {catalog.num_images} were due"
-        raise RuntimeError(f"{tally.rows} answer rows for {tally.images} images were written, {due}")
-    record = run_record(run_id, settings, tally, engines, (started, datetime.now(UTC)), answering)
-    record["output"] = output
-    store.write(store.join(output, RECORD), json.dumps(record, indent=2, ensure_ascii=False).encode())
-    print(summary(record, tally.first, output), file=out)
+    job = _job(settings, f"{started:%Y%m%d-%H%M%S}-{secrets.token_hex(3)}", maker)
+    with _store_is_the_users(), Lease(job.output, job.run_id, err) as lease:
+        done = take_up(job.output, settings, job.asked, terms_of(settings, job.catalog.name, job.conditions))
+        if len(done) == len(job.asked):
+            return _nothing_to_do(job, started, out)
+        if settings.retry_errors:
+            forget_suspects(job.output)
+        figures = _answer(job, done, lease, err)
+        _refuse_missing(job)
+        forget_suspects(job.output)
+        record, first = _recorded(job, started, figures)
+    print(summary(record, first, job.output), file=out)
     return record
 
 
-def _stages(settings: Settings, catalog: Catalog, collector: Any, run_id: str, output: str) -> Iterator[Tally]:
-    """read -> fetch and check -> answer -> write; yields what each written file holds, as it is written."""
-    limits = Limits.of(settings, catalog.root, _TASKS_PER_ACTOR * settings.actors)
-    plan = Plan(
-        run_id=run_id,
-        checkpoint=str(Path(settings.model).expanduser().absolute()),
-        device=settings.device,
-        dtype=settings.dtype,
-        kv_budget_mb=settings.kv_budget_mb,
-        kv_share=settings.kv_share,
-        max_output_tokens=settings.max_output_tokens,
-        primitives=settings.primitives,
-        sampling=Sampling(settings.temperature, settings.top_p, settings.seed),
-        images_in_flight=settings.images_in_flight,
-        threads=max(1, round(settings.cpus_per_actor)),
-        decoding=(settings.max_image_bytes, settings.max_image_pixels, settings.decode_seconds),
-    )
+@contextmanager
+def _store_is_the_users() -> Iterator[None]:
+    """A store that fails is for the user to mend, and another run in the same output is not to be disturbed."""
+    try:
+        yield
+    except (WriteError, *STORE_FAILURES) as error:
+        if isinstance(error, ConnectionError):  # Ray's, not a store's
+            raise
+        raise ValueError(f"{error}. Make room or mend it, and start the same command again: it goes on") from None
+    except LostLease as lost:
+        raise RunStopped(f"{lost}: this run stops") from None
+
+
+def _job(settings: Settings, run_id: str, maker: Maker) -> Job:
+    """All that can be known before anything is written or started, checked."""
+    output = _output(settings, run_id)
+    catalog = open_catalog(settings)
+    plan = Plan.of(settings, run_id)
+    terms = conditions(plan, maker)
+    catalog.check()
+    return Job(run_id, settings, output, catalog, maker, plan, terms, catalog.keys(terms))
+
+
+def _answer(job: Job, done: np.ndarray, lease: Lease, err: TextIO) -> Figures:
+    """Carries the rows that are due through the stages and into files."""
+    settings = job.settings
+    with ray_runtime(settings):
+        collector = _collector(job)
+        warn_when_actors_do_not_fit(settings, err)
+        due = len(job.asked) - len(done)
+        committer = Committer(
+            lease, job.output, settings.format, job.run_id,
+            settings.rows_per_file, settings.commit_seconds, settings.write_seconds,
+        )  # fmt: skip
+        try:
+            with (
+                Progress(err, due, lambda: ray.get(collector.progress.remote())),
+                committer,
+                closing(_stages(job, done, collector)) as stages,
+            ):
+                for blocks, rows in stages:
+                    committer.add(blocks, rows, settings.actors)
+                    _refuse_errors(settings.max_error_share, ray.get(collector.progress.remote()))
+        except RayError:
+            if why := ray.get(collector.why_stopped.remote()):
+                raise RunStopped(f"{why}. What was answered is kept: the same command goes on") from None
+            raise
+        except TooManyErrors as stopped:
+            kinds = ", ".join(f"{kind} {count:,}" for kind, count in committer.tally.errors.most_common(_KINDS_SHOWN))
+            raise RunStopped(f"{stopped}: {kinds}. They are in the table; the same command goes on") from None
+        told = (collector.engines, collector.seconds_answering, collector.deaths)
+        engines, answering, deaths = ray.get([method.remote() for method in told])
+    return Figures(engines, answering, deaths, committer.tally.microseconds["write"])
+
+
+def _collector(job: Job) -> Any:
+    """On the driver's node: it goes when the driver goes, and not with any of the others."""
+    here: Any = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    kept: Any = ray.remote(num_cpus=0, scheduling_strategy=here, max_restarts=-1, max_task_retries=-1)(Collector)
+    return kept.remote(job.output, job.settings.actors)
+
+
+def _stages(job: Job, done: np.ndarray, collector: Any) -> Generator[tuple[list[Any], int], None, None]:
+    """read -> fetch and check -> answer; yields references to blocks of answers, and how many rows they hold."""
+    settings = job.settings
+    limits = Limits.of(settings, job.catalog.root, _TASKS_PER_ACTOR * settings.actors)
     in_call = min(_IMAGES_PER_CALL, settings.images_in_flight)
     calls = math.ceil(settings.images_in_flight / in_call)
     pool = ray.data.ActorPoolStrategy(size=settings.actors, max_concurrent_calls_per_actor=calls)
-    sink = AnswerSink(output, settings.format)
-    tasks: dict[str, Any] = {"num_cpus": _TASK_CPUS, "concurrency": _TASKS_PER_ACTOR * settings.actors}
+    tasks: dict[str, Any] = {"num_cpus": TASK_CPUS, "concurrency": _TASKS_PER_ACTOR * settings.actors}
+    source = CatalogSource(job.catalog, job.conditions, done)
     dataset = (
-        ray.data.read_datasource(CatalogSource(catalog), override_num_blocks=len(catalog.units), **tasks)
+        ray.data.read_datasource(source, override_num_blocks=len(job.catalog.units), **tasks)
         .map_batches(partial(fetch_and_check, limits=limits), batch_format="pyarrow", batch_size=in_call, **tasks)
-        .map_batches(
-            Answerer,
-            fn_constructor_kwargs={"plan": plan, "collector": collector},
-            compute=pool,
-            batch_size=in_call,
-            batch_format="pyarrow",
-            num_cpus=_reserved_cpus(settings),
-            num_gpus=settings.gpus_per_actor or None,
-        )
-        .map_batches(sink.write, batch_format="pyarrow", batch_size=settings.rows_per_file, **tasks)
+        .repartition(target_num_rows_per_block=in_call)
     )
-    for block in dataset.iter_batches(batch_format="pyarrow", batch_size=None, prefetch_batches=0):
-        assert isinstance(block, pa.Table), type(block)
-        yield from (parse_tally(text) for text in block.column("tally").to_pylist())
+    # A call's answers leave it when all its images are answered: calls of a whole block would keep them for long.
+    # Ray would reserve a whole CPU for cutting them, which a cluster that just fits the actors does not have.
+    dataset._logical_plan.dag.ray_remote_args["num_cpus"] = TASK_CPUS
+    dataset = dataset.map_batches(
+        Answerer,
+        fn_constructor_kwargs={"plan": job.plan, "maker": job.maker, "collector": collector},
+        compute=pool,
+        batch_size=in_call,
+        batch_format="pyarrow",
+        num_cpus=reserved_cpus(settings),
+        num_gpus=settings.gpus_per_actor or None,
+    )
+    for bundle in dataset.iter_internal_ref_bundles():
+        yield list(bundle.block_refs), bundle.num_rows() or 0
 
 
-@contextmanager
-def ray_runtime(settings: Settings) -> Iterator[None]:
-    """Ray, joined or started, and quiet; what was started here is stopped again."""
-    _quieten_ray()
-    if ray.is_initialized():
-        yield
-        return
-    address = settings.address or os.environ.get("RAY_ADDRESS")
-    quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
-    if not address:
-        # Workers inherit the environment: they find the code as this process did, installed or not.
-        paths = [str(PROJECT), *filter(None, [os.environ.get("PYTHONPATH")])]
-        os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))
-        num_cpus = max(os.cpu_count() or 1, math.ceil(settings.actors * settings.cpus_per_actor))
-        with _without_stderr():  # Ray's core says there which log level it was given
-            ray.init(address="local", num_cpus=num_cpus, include_dashboard=False, **quiet)
-    elif "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
-        ray.init(address=address, **quiet)  # a submitted job: its working directory travels already
-    else:
-        code = [str(PROJECT / name) for name in ("model", "pipeline")]
-        ray.init(address=address, runtime_env={"py_modules": code}, **quiet)
-    try:
-        yield
-    finally:
-        ray.shutdown()
+def _refuse_errors(share: float, done: Mapping[str, int]) -> None:
+    answers, errors = done["answers"], done["errors"]
+    if answers >= _ROWS_BEFORE_ERRORS_COUNT and errors > share * answers:
+        raise TooManyErrors(
+            f"{errors:,} of {answers:,} answers are errors, more than --max-error-share {share:g} allows"
+        )
 
 
-@contextmanager
-def _without_stderr() -> Iterator[None]:
-    """What C++ code writes to the process's standard error goes nowhere; Python's exceptions are untouched."""
-    sys.stderr.flush()
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
+def _nothing_to_do(job: Job, started: datetime, out: TextIO) -> dict[str, Any]:
+    """The record of a run that was complete already; made up for when the one before was stopped just before it."""
+    if not len(job.asked):
+        write_empty(job.output, job.settings.format)
+    where = store.join(job.output, RECORD)
+    if len(job.asked) and store.exists(where):
+        record: dict[str, Any] = json.loads(store.read(where, _MAX_RECORD_BYTES)[0])
+        counts = record["counts"]
+        retry = "; --retry-errors asks those again" if counts["error"] else ""
+        print(
+            f"nothing to do: all {counts['answers']} answers for {counts['images']} images are there:"
+            f" {counts['ok']} ok, {counts['error']} {'error' if counts['error'] == 1 else 'errors'}{retry}\n"
+            f"written  {job.output}",
+            file=out,
+        )
+        return record
+    record, first = _recorded(job, started, Figures())
+    print(summary(record, first, job.output), file=out)
+    return record
 
 
-def _quieten_ray() -> None:
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module=r"ray\.data")  # advice on tuning what is tuned here
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    context.target_max_block_size = _BYTES_PER_BLOCK
-    context.execution_no_progress_timeout_s = _NO_PROGRESS_SECONDS
+def _refuse_missing(job: Job) -> None:
+    """Reads the table back. RunStopped, with examples, unless every row that the catalog asks for is there once."""
+    places = read_back(job.output, job.asked)
+    if len(places):
+        examples = ", ".join(job.catalog.named(places[:3].tolist()))
+        raise RunStopped(
+            f"{len(places):,} of {len(job.asked):,} rows are missing, e.g. {examples}:"
+            " start the same command again, it asks them alone"
+        )
 
 
-def _reserved_cpus(settings: Settings) -> float:
-    """What an actor reserves of Ray: of its CPUs it leaves room for the tasks that read and write for it.
-
-    Without that, a cluster that just fits the actors would never start the tasks, and wait for ever.
-    """
-    return max(settings.cpus_per_actor - 2 * _TASK_CPUS, settings.cpus_per_actor / 2)
-
-
-def _warn_when_actors_do_not_fit(settings: Settings, err: TextIO) -> None:
-    present = ray.cluster_resources()
-    for name, each in (("CPU", settings.cpus_per_actor), ("GPU", settings.gpus_per_actor)):
-        if present.get(name, 0) < settings.actors * each:
-            print(
-                f"the cluster has {present.get(name, 0):g} {name}s now and the actors want {settings.actors * each:g}:"
-                f" waiting for nodes to come (if none will, lower --actors or --{name.lower()}s-per-actor)",
-                file=err,
-            )
+def _recorded(job: Job, started: datetime, figures: Figures) -> tuple[dict[str, Any], list[Any]]:
+    """Writes the run record, of the table as it was read back, and returns it with some rows to be shown."""
+    whole, own, sessions = count(job.output, job.run_id)
+    whole.microseconds["write"] = figures.write_microseconds
+    times = (started, datetime.now(UTC))
+    record = run_record(job.run_id, job.settings, (whole, own), figures.engines, times, figures.seconds_answering)
+    record |= {"engine_deaths": figures.deaths, "output": job.output, "sessions": sessions}
+    store.write(store.join(job.output, RECORD), json.dumps(record, indent=2, ensure_ascii=False).encode())
+    return record, whole.first
 
 
 def _output(settings: Settings, run_id: str) -> str:

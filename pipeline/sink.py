@@ -1,104 +1,95 @@
 """Answer rows out: one table in many files, each written whole by a task; the run record comes last.
 
-    OUTPUT/answers/part-<hash of its rows' ids>.parquet | .arrow
-    OUTPUT/run.json                                        its presence says that the run is complete
+    OUTPUT/answers/part-<run id>-<number>.parquet | .arrow   the table; files appear, shrink or go, each at once
+    OUTPUT/run.json                                          its presence says that the table is complete
+    OUTPUT/_run/traces/<part>.parquet                        what is known of a part's rows beyond the table
+    OUTPUT/_run/asked.json, lease.json                       what the table answers, and who is writing to it
 
-A part's name depends on its rows alone, so a task that Ray runs again replaces its own file and doubles nothing.
-What is in the parts is what is done: a run that goes on after a crash can read their ids and leave those rows out.
+What is in the parts is what is done. A part's name is given before it is written, so a task that Ray runs again
+replaces its own file and doubles nothing.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
+import random
 import time
-from collections import Counter
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from collections.abc import Callable
+from functools import partial
+from typing import Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from botocore.exceptions import BotoCoreError, ClientError
 
 from . import store
+from .lease import require_lease
 from .rows import ANSWERS
+from .tally import TRACED_ANSWERS, Tally, tally_of
 
 Format = Literal["parquet", "arrow"]
 
 RECORD = "run.json"
-_FOLDER = "answers"
-_FIRST_ANSWERS = 64  # kept to be shown: all of a small run, see `record.summary`
+ANSWERS_FOLDER = "answers"
+TRACES_FOLDER = "_run/traces"
+_SHOWN = 8  # rows of each part that are kept to be shown
+_LONGEST_PAUSE = 10.0  # seconds between two tries of a write
 
-# What the answering stage knows beyond the answers table: for the run record, never written. An image's figures
-# stand in the row of its first question and are null in the others, so that sums over rows are right.
-TRACE = pa.struct(
-    [
-        ("first_of_image", pa.bool_()),
-        ("read_seconds", pa.float64()),
-        ("fetch_seconds", pa.float64()),
-        ("decode_seconds", pa.float64()),
-        ("answer_seconds", pa.float64()),
-        ("notes", pa.list_(pa.string())),
-        ("gold_exact", pa.bool_()),
-        ("gold_iou", pa.float64()),
-    ]
-)
-TRACED_ANSWERS = ANSWERS.append(pa.field("trace", TRACE))
+STORE_FAILURES = (OSError, BotoCoreError, ClientError, store.StoreError)
 
 
-@dataclass
-class Tally:
-    """Sums over answer rows: of one written file, and of a whole run."""
-
-    rows: int = 0
-    ok: int = 0
-    images: int = 0
-    images_ok: int = 0
-    cut_off: int = 0
-    shared_prefill: int = 0
-    prompt_tokens: int = 0
-    output_tokens: int = 0
-    errors: Counter[str] = field(default_factory=Counter)  # "stage/kind"
-    notes: Counter[str] = field(default_factory=Counter)
-    microseconds: Counter[str] = field(default_factory=Counter)  # by stage, summed over images
-    gold_answers: int = 0
-    gold_exact: int = 0
-    gold_boxes: int = 0
-    gold_iou: float = 0.0
-    files: int = 0
-    first: list[dict[str, Any]] = field(default_factory=list)  # some answer rows, to be shown
-
-    def add(self, other: Tally) -> None:
-        for name, value in vars(other).items():
-            if isinstance(value, Counter):
-                getattr(self, name).update(value)
-            else:
-                setattr(self, name, getattr(self, name) + value)
-        del self.first[_FIRST_ANSWERS:]
+class WriteError(RuntimeError):
+    """A file could not be written for as long as the settings allow."""
 
 
-class AnswerSink:
-    """Writes blocks of TRACED_ANSWERS as files of the answers table; called in Ray's tasks."""
+def write_part(
+    output: str, format: Format, session: str, number: int, retry_seconds: float, *blocks: pa.Table
+) -> Tally:
+    """Writes blocks of TRACED_ANSWERS as one file and returns their sums; runs in a task of Ray's.
 
-    def __init__(self, output: str, format: Format) -> None:
-        self.output = output
-        self.format = format
+    Nothing is there of a file that is not whole. LostLease when the output is another run's by now.
+    """
+    began = time.perf_counter()
+    block = pa.concat_tables(blocks)
+    assert block.schema.equals(TRACED_ANSWERS), block.schema
+    answers, name = block.select(ANSWERS.names).cast(ANSWERS), f"part-{session}-{number:06}"
+    trace = pa.BufferOutputStream()
+    pq.write_table(block.select(["row_key", "trace"]), trace, compression="zstd")
+    # The trace first: a part that is there has one.
+    for uri, data in (
+        (store.join(output, f"{TRACES_FOLDER}/{name}.parquet"), trace.getvalue().to_pybytes()),
+        (part_uri(output, f"{name}.{format}"), encode(answers, format)),
+    ):
+        patiently(f"write {uri}", partial(_write_leased, output, session, uri, data), retry_seconds)
+    tally = tally_of(block, shown=_SHOWN)
+    tally.files = 1
+    tally.microseconds["write"] = round((time.perf_counter() - began) * 1e6)
+    return tally
 
-    def write(self, block: pa.Table) -> pa.Table:
-        """Writes one file and returns its Tally, as a table of one row with one column of JSON."""
-        began = time.perf_counter()
-        answers = block.select(ANSWERS.names).cast(ANSWERS)
-        tally = tally_of(block)
-        if answers.num_rows:
-            name = f"{_FOLDER}/{_part_name(answers, self.format)}"
-            store.write(store.join(self.output, name), encode(answers, self.format))
-            tally.files = 1
-        tally.microseconds["write"] = round((time.perf_counter() - began) * 1e6)
-        return pa.table({"tally": [json.dumps(vars(tally))]})
+
+def part_uri(output: str, name: str) -> str:
+    return store.join(output, f"{ANSWERS_FOLDER}/{name}")
 
 
-def parse_tally(text: str) -> Tally:
-    values = json.loads(text)
-    return Tally(**{**values, **{name: Counter(values[name]) for name in ("errors", "notes", "microseconds")}})
+def _write_leased(output: str, session: str, uri: str, data: bytes) -> None:
+    require_lease(output, session)
+    store.write(uri, data)
+
+
+def patiently(
+    what: str, act: Callable[[], None], retry_seconds: float, sleep: Callable[[float], None] = time.sleep
+) -> None:
+    """Does something to a store, trying again for a while: disks are cleared and buckets come back. WriteError when
+    it did not."""
+    began, pause = time.monotonic(), 0.25
+    while True:
+        try:
+            return act()
+        except STORE_FAILURES as error:
+            left = retry_seconds - (time.monotonic() - began)
+            if left <= 0:
+                raise WriteError(f"can't {what}, tried for {retry_seconds:g} s: {error}") from None
+            sleep(min(left, pause * random.uniform(0.5, 1.0)))
+            pause = min(pause * 2, _LONGEST_PAUSE)
 
 
 def encode(answers: pa.Table, format: Format) -> bytes:
@@ -115,58 +106,4 @@ def encode(answers: pa.Table, format: Format) -> bytes:
 
 def write_empty(output: str, format: Format) -> None:
     """One file without rows, so that the table of an empty catalog can be read like any other."""
-    empty = ANSWERS.empty_table()
-    store.write(store.join(output, f"{_FOLDER}/{_part_name(empty, format)}"), encode(empty, format))
-
-
-def prepare_output(output: str, overwrite: bool) -> None:
-    """ValueError when the output already holds answers and may not be overwritten; else it holds none afterwards."""
-    record, answers = store.join(output, RECORD), store.join(output, _FOLDER)
-    parts = [name for name in store.list_under(answers) if name.startswith("part-")]
-    if not parts and not store.exists(record):
-        return
-    if not overwrite:
-        raise ValueError(f"{output} already holds answers: choose another --output, or replace them with --overwrite")
-    store.remove(record)  # first: without it nothing claims to be complete
-    for name in parts:
-        store.remove(store.join(answers, name))
-
-
-def tally_of(block: pa.Table) -> Tally:
-    """The sums over a block of TRACED_ANSWERS."""
-    tally = Tally(rows=block.num_rows)
-    names = ["image_id", "question", "status", "error", "answer", "primitives", "finish_reason", "usage", "trace"]
-    for row in block.select(names).to_pylist():
-        _count(tally, row)
-        if row["status"] == "ok" and len(tally.first) < _FIRST_ANSWERS:
-            tally.first.append(row)
-    return tally
-
-
-def _count(tally: Tally, row: dict[str, Any]) -> None:
-    trace, ok = row["trace"], row["status"] == "ok"
-    tally.ok += ok
-    tally.images += trace["first_of_image"]
-    tally.images_ok += trace["first_of_image"] and ok
-    if ok:
-        tally.cut_off += row["finish_reason"] == "length"
-        tally.shared_prefill += row["usage"]["shared_prefill"]
-        tally.prompt_tokens += row["usage"]["prompt_tokens"]
-        tally.output_tokens += row["usage"]["output_tokens"]
-    else:
-        tally.errors[f"{row['error']['stage']}/{row['error']['kind']}"] += 1
-    tally.notes.update(trace["notes"] or ())
-    for stage in ("read", "fetch", "decode", "answer"):
-        tally.microseconds[stage] += round((trace[f"{stage}_seconds"] or 0.0) * 1e6)
-    if trace["gold_exact"] is not None:
-        tally.gold_answers += 1
-        tally.gold_exact += trace["gold_exact"]
-    if trace["gold_iou"] is not None:
-        tally.gold_boxes += 1
-        tally.gold_iou += trace["gold_iou"]
-
-
-def _part_name(answers: pa.Table, format: Format) -> str:
-    ids = answers.select(["image_id", "question_id"]).to_pydict()
-    digest = hashlib.sha256(json.dumps(ids, sort_keys=True).encode()).hexdigest()
-    return f"part-{digest[:20]}.{format}"
+    store.write(part_uri(output, f"part-none.{format}"), encode(ANSWERS.empty_table(), format))

@@ -35,6 +35,8 @@ def test_the_job_runs_from_anywhere_and_shows_a_table(tiny_checkpoint: Path, tmp
     (record,) = tmp_path.glob("results/*/run.json")
     assert json.loads(record.read_text())["counts"]["ok"] == 3
     assert pq.read_table(record.parent / "answers").num_rows == 3
+    again = job(tmp_path, "--config", "settings.yaml", "--question", "Where, then?", "--output", str(record.parent))
+    assert again.returncode == 0 and again.stdout.startswith("nothing to do: all 3 answers"), again.stderr
 
 
 def test_a_mistake_ends_with_one_line_that_names_it(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from pipeline import store
-from pipeline.run import ray_runtime
+from pipeline.runtime import ray_runtime
 from pipeline.settings import Settings
 
 

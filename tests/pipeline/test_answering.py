@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +15,19 @@ import ray
 from ray.exceptions import RayActorError
 
 from model.sampling import GREEDY
-from pipeline.answering import Answerer, ByteGate, Plan, kv_budget_bytes
-from pipeline.collector import DEATHS_ALLOWED, Collector
+from pipeline.answering import Answerer
+from pipeline.collector import Collector
+from pipeline.engines import ENGINES, Maker, Plan
 from pipeline.images import Limits, fetch_and_check
 from pipeline.rows import IMAGE_ROWS
-from pipeline.sink import TRACED_ANSWERS
+from pipeline.tally import TRACED_ANSWERS
+from tests.pipeline.noop import DEADLY, Deadly
 from tests.pipeline.pictures import broken_pictures, encoded, picture
 
 
 def plan(checkpoint: Path, kv_budget_mb: int | None = 8) -> Plan:
-    return Plan("run-1", str(checkpoint), "cpu", "auto", kv_budget_mb, 0.6, 6, "auto", GREEDY, 5, 1, (10**6, 10**6, 20))
+    decoding = (10**6, 10**6, 20.0)
+    return Plan("run-1", str(checkpoint), "cpu", "auto", kv_budget_mb, 0.6, 6, "auto", GREEDY, 5, 600.0, 1, decoding)
 
 
 def images(*rows: dict[str, Any]) -> pa.Table:
@@ -31,13 +36,14 @@ def images(*rows: dict[str, Any]) -> pa.Table:
 
 
 @pytest.fixture(scope="module")
-def collector(local_ray: None) -> Any:
-    return ray.remote(num_cpus=0)(Collector).remote()
+def collector(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    output = str(tmp_path_factory.mktemp("out"))
+    return ray.remote(num_cpus=0)(Collector).remote(output, 1)
 
 
 @pytest.fixture(scope="module")
 def answerer(collector: Any, tiny_checkpoint: Path) -> Iterator[Answerer]:
-    yield (made := Answerer(plan(tiny_checkpoint), collector))
+    yield (made := Answerer(plan(tiny_checkpoint), ENGINES["native"], collector))
     made._engine.close()
 
 
@@ -58,7 +64,6 @@ def test_each_question_of_an_image_gets_its_row_in_order(answerer: Answerer) -> 
     assert rows[1]["error"]["kind"] == "no_question"
     assert [row["usage"]["shared_prefill"] for row in (rows[0], rows[2])] == [False, True]
     assert [row["trace"]["read_seconds"] for row in rows] == [0.5, None, None]
-    assert [row["trace"]["first_of_image"] for row in rows] == [True, False, False]
 
 
 def test_batches_in_flight_together_keep_their_own_rows(answerer: Answerer, collector: Any) -> None:
@@ -109,48 +114,60 @@ def test_gold_is_scored_for_answers_and_errors_alike(answerer: Answerer) -> None
 
 def test_a_request_that_can_never_fit_the_budget_is_an_error_row(answerer: Answerer) -> None:
     (rows,) = answered(answerer, images({"image": encoded(picture()), "questions": ["word " * 5000]}))
-    assert (rows[0]["status"], rows[0]["error"]["stage"]) == ("error", "generate")
+    assert (rows[0]["status"], rows[0]["error"]["stage"]) == ("error", "prepare")
 
 
-def test_a_dead_engine_ends_its_process_until_too_many_have_died(local_ray: None, tiny_checkpoint: Path) -> None:
-    collector: Any = ray.remote(num_cpus=0)(Collector).remote()
+class Lonely:
+    """An actor around an Answerer, as Ray Data would make it."""
 
-    class Worker:
-        def answer_with_a_dead_engine(self) -> None:
-            answerer = Answerer(plan(tiny_checkpoint), collector)
-            answerer._engine.close()
-            asyncio.run(answerer(images({"image": encoded(picture())})))
+    def __init__(self, maker: Maker, collector: Any, image_seconds: float = 600.0) -> None:
+        self._answerer = Answerer(replace(plan(Path("x")), image_seconds=image_seconds), maker, collector)
 
-    remote_worker: Any = ray.remote(num_cpus=0)(Worker)
-    with pytest.raises(RayActorError):
-        ray.get(remote_worker.remote().answer_with_a_dead_engine.remote())
-    for death in range(2, DEATHS_ALLOWED + 1):
-        assert ray.get(collector.report_death.remote("another")) == death
-    with pytest.raises(RuntimeError, match="4 engines have died, the last one with: the engine"):
-        ray.get(remote_worker.remote().answer_with_a_dead_engine.remote())
+    def answer(self, table: pa.Table) -> list[dict[str, Any]]:
+        return asyncio.run(self._answerer(table)).to_pylist()
 
 
-def test_the_gate_holds_back_what_is_too_much_and_lets_the_huge_through_alone() -> None:
-    async def run() -> list[str]:
-        gate, events = ByteGate(10), []
-
-        async def work(name: str, size: int) -> None:
-            async with gate.holding(size):
-                events.append(f"+{name}")
-                await asyncio.sleep(0)
-                await asyncio.sleep(0)
-                events.append(f"-{name}")
-
-        await asyncio.gather(work("a", 6), work("b", 4), work("huge", 1000))
-        return events
-
-    events = asyncio.run(run())
-    assert set(events[:2]) == {"+a", "+b"} and events[-2:] == ["+huge", "-huge"]
+def lonely(maker: Maker, collector: Any, image_seconds: float = 600.0) -> Any:
+    made: Any = ray.remote(num_cpus=0)(Lonely)
+    return made.remote(maker, collector, image_seconds)
 
 
-def test_the_budget_is_what_was_set_or_small_on_a_cpu() -> None:
-    assert kv_budget_bytes(plan(Path("x"), kv_budget_mb=3)) == 3_000_000
-    assert kv_budget_bytes(plan(Path("x"), kv_budget_mb=None)) == 64_000_000
+@pytest.mark.parametrize(
+    ("maker", "seconds", "kind", "said"),
+    [
+        pytest.param(
+            Deadly("dies"), 600.0, "killed_worker", "the engine stopped: it was told to", marks=pytest.mark.slow
+        ),
+        pytest.param(Deadly("hangs"), 0.3, "hung", r"no answer within 0\.3 s", marks=pytest.mark.slow),
+        (Deadly("exits"), 600.0, "killed_worker", "died 2 times"),
+    ],
+)
+def test_an_image_that_kills_its_process_is_found_and_its_neighbours_are_answered(
+    maker: Maker, seconds: float, kind: str, said: str, local_ray: None, tmp_path: Path
+) -> None:
+    collector: Any = ray.remote(num_cpus=0)(Collector).remote(str(tmp_path), 1)
+    table = images({"image": encoded(picture())}, {"image": encoded(DEADLY)}, {"image": encoded(picture())})
+    for _ in range(3):  # together, then alone, then alone
+        with pytest.raises(RayActorError):
+            ray.get(lonely(maker, collector, seconds).answer.remote(table))
+    rows = ray.get(lonely(maker, collector, seconds).answer.remote(table))
+    assert [row["status"] for row in rows] == ["ok", "error", "ok"]
+    error = rows[1]["error"]
+    assert (error["stage"], error["kind"], error["attempts"]) == ("generate", kind, 4)
+    assert re.search(said, error["message"])
+    assert ray.get(collector.deaths.remote()) == 3
+
+
+def test_a_row_that_no_table_can_hold_or_no_parser_reads_is_an_error_of_its_own(
+    local_ray: None, tmp_path: Path
+) -> None:
+    collector: Any = ray.remote(num_cpus=0)(Collector).remote(str(tmp_path), 1)
+    questions = ["Half a surrogate?", "No text?", "Where?"]
+    actor = lonely(Deadly("babbles"), collector)
+    rows = ray.get(actor.answer.remote(images({"image": encoded(picture()), "questions": questions})))
+    assert [(row["question_id"], row["status"], row["error"] and row["error"]["stage"]) for row in rows] == [
+        ("0", "error", "write"), ("1", "error", "parse"), ("2", "ok", None),
+    ]  # fmt: skip
 
 
 def test_the_mode_of_a_question_wins_over_the_jobs_and_its_reason_is_in_the_row(answerer: Answerer) -> None:

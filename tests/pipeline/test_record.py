@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.record import run_record, summary
 from pipeline.settings import Settings
-from pipeline.sink import Tally
+from pipeline.tally import Tally
 
 ENGINE = {
     "busy_s": 3.0, "idle_s": 1.0, "budget_full_s": 0.5, "sequence_steps": 14, "images_seen": 2,
@@ -32,11 +32,12 @@ def row(image_id: str = "i", answer: str = "3") -> dict[str, Any]:
     }
 
 
-def record(tally: Tally | None = None, engines: int = 1, **settings: Any) -> dict[str, Any]:
+def record(
+    tally: Tally | None = None, engines: int = 1, session: Tally | None = None, **settings: Any
+) -> dict[str, Any]:
     times = (BEGAN, BEGAN + timedelta(seconds=20))
-    return run_record(
-        "run-1", Settings(**settings), tally or Tally(rows=8, ok=8, images=4), [ENGINE] * engines, times, 4.0
-    )
+    whole = tally or Tally(rows=8, ok=8, images=4)
+    return run_record("run-1", Settings(**settings), (whole, session or whole), [ENGINE] * engines, times, 4.0)
 
 
 def test_counts_rates_and_engine_figures_are_recorded() -> None:

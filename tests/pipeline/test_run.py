@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import io
 import json
-from collections import Counter
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.rows import ANSWERS
-from pipeline.run import run
+from pipeline.run import RunStopped, run
 from pipeline.settings import Settings
+from tests.pipeline.noop import Noop
 from tests.pipeline.pictures import broken_pictures, encoded, picture
+from tests.pipeline.tables import answers as rows_of
+from tests.pipeline.tables import ran_noop, write_catalog
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 
@@ -25,14 +27,6 @@ def ran(checkpoint: Path, output: Path | str, **settings: Any) -> tuple[dict[str
     out, err = io.StringIO(), io.StringIO()
     given = Settings(model=str(checkpoint), output=str(output), max_output_tokens=6, **settings)
     return run(given, out, err), out.getvalue(), err.getvalue()
-
-
-def answers(output: Path, format: str = "parquet") -> list[dict[str, Any]]:
-    table = ds.dataset(output / "answers", format="ipc" if format == "arrow" else format).to_table()
-    assert table.schema.equals(ANSWERS, check_metadata=True)
-    keys = Counter((row["image_id"], row["question_id"]) for row in table.to_pylist())
-    assert set(keys.values()) <= {1}, keys.most_common(3)
-    return table.to_pylist()
 
 
 def test_a_parquet_catalog_comes_out_as_one_row_for_each_question(tiny_checkpoint: Path, tmp_path: Path) -> None:
@@ -54,7 +48,8 @@ def test_a_parquet_catalog_comes_out_as_one_row_for_each_question(tiny_checkpoin
         rows_per_file=8,
         images_in_flight=8,
     )
-    rows = answers(tmp_path / "out")
+    assert list((tmp_path / "out" / "_run").glob("lease*")) == []
+    rows = rows_of(tmp_path / "out")
     assert len(rows) == 39
     by_id = {(row["image_id"], row["question_id"]): row for row in rows}
     assert by_id["i7", "1"]["image_width"] == 67 and by_id["i7", "1"]["question"] == "How many?"
@@ -71,8 +66,8 @@ def test_a_parquet_catalog_comes_out_as_one_row_for_each_question(tiny_checkpoin
     assert set(record["stage_seconds"]) == {"read", "fetch", "decode", "answer", "write"}
     assert "39 answers for 20 images" in shown and "fetch/missing 2" in shown
     assert "39/39 answers (100 %)" in progress
-    with pytest.raises(ValueError, match="already holds answers"):
-        ran(tiny_checkpoint, tmp_path / "out", catalog=str(tmp_path / "catalog.parquet"))
+    again, said, _ = ran(tiny_checkpoint, tmp_path / "out", catalog=str(tmp_path / "catalog.parquet"))
+    assert again == record and "nothing to do: all 39 answers for 20 images are there: 36 ok, 3 errors" in said
 
 
 @pytest.mark.parametrize("objects", [40, pytest.param(300, marks=pytest.mark.slow)])
@@ -89,7 +84,7 @@ def test_a_prefix_with_twelve_broken_objects_is_answered_and_explained(
     record, shown, _ = ran(
         tiny_checkpoint, tmp_path, catalog=f"s3://{bucket}/in/", question=["Where is it?"], format="arrow", **limits
     )
-    rows = {row["image_id"]: row for row in answers(tmp_path, "arrow")}
+    rows = {row["image_id"]: row for row in rows_of(tmp_path, "arrow")}
     explained = {name: (row["error"]["stage"], row["error"]["kind"]) for name, row in rows.items() if row["error"]}
     assert explained == {f"broken/{name}": (stage, kind) for name, (_, stage, kind) in broken.items()}
     assert (record["counts"]["ok"], record["counts"]["error"]) == (objects - 12, 12)
@@ -110,7 +105,7 @@ def test_a_folder_is_answered_into_a_bucket(tiny_checkpoint: Path, tmp_path: Pat
 def test_an_empty_catalog_ends_at_once_with_an_empty_table(tiny_checkpoint: Path, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     record, shown, _ = ran(tiny_checkpoint, tmp_path / "out", catalog=str(tmp_path / "in"), question=["Q?"])
-    assert answers(tmp_path / "out") == [] and record["counts"]["answers"] == 0
+    assert rows_of(tmp_path / "out") == [] and record["counts"]["answers"] == 0
     assert "0 answers for 0 images" in shown
 
 
@@ -124,3 +119,41 @@ def test_what_the_user_must_mend_is_said_before_anything_is_written(tiny_checkpo
     with pytest.raises(ValueError, match="output must be"):
         ran(tiny_checkpoint, "https://host/out", catalog=catalog, question=["Q?"])
     assert not (tmp_path / "out").exists()
+
+
+def test_too_many_errors_stop_the_run_early_and_the_same_command_goes_on(tmp_path: Path) -> None:
+    broken = [b"no picture"] * 250 + [encoded(picture())] * 150
+    catalog = write_catalog(tmp_path / "c.parquet", 400, ["Where?"], image=broken)
+    settings: dict[str, Any] = {"images_in_flight": 8, "rows_per_file": 16}
+    with pytest.raises(
+        RunStopped, match=r"more than --max-error-share 0\.2 allows: check/not_an_image \d+\. They are in"
+    ):
+        ran_noop(catalog, tmp_path / "out", max_error_share=0.2, **settings)
+    kept = rows_of(tmp_path / "out")
+    assert 100 <= len(kept) < 400 and not (tmp_path / "out" / "run.json").exists()
+    record, _ = ran_noop(catalog, tmp_path / "out", **settings)
+    assert (record["counts"]["ok"], record["counts"]["error"]) == (150, 250)
+    assert record["session"]["answers"] == 400 - len(kept)
+    assert len(rows_of(tmp_path / "out")) == 400
+
+
+@pytest.mark.slow
+def test_rows_that_went_missing_are_named_at_the_end_and_asked_by_the_next_start(tmp_path: Path) -> None:
+    catalog = write_catalog(tmp_path / "c.parquet", 60, ["Where is it?"])
+    settings: dict[str, Any] = {"images_in_flight": 4, "rows_per_file": 8}
+
+    def steal() -> None:
+        while not (parts := list((tmp_path / "out" / "answers").glob("part-*"))):
+            time.sleep(0.02)
+        parts[0].unlink()
+
+    thief = threading.Thread(target=steal, daemon=True)
+    thief.start()
+    with pytest.raises(
+        RunStopped, match=r"\d+ of 60 rows are missing, e\.g\. question 0 of 'i\d+' \('Where is it\?'\)"
+    ):
+        ran_noop(catalog, tmp_path / "out", Noop(seconds=0.2), **settings)
+    thief.join()
+    assert not (tmp_path / "out" / "run.json").exists()
+    record, _ = ran_noop(catalog, tmp_path / "out", **settings)
+    assert record["counts"]["ok"] == len(rows_of(tmp_path / "out")) == 60

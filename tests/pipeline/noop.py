@@ -1,0 +1,100 @@
+"""An engine that answers at once, or as slowly as it is told, and whatever else a test asks of it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from dataclasses import dataclass, replace
+from typing import Any
+
+from PIL import Image
+
+from model.request import Completion, EngineDead, EngineStats, Request, Usage
+from pipeline.engines import Engine, Maker, Plan
+from tests.tiny import TINY
+
+
+class NoopEngine:
+    """Says how many words each question has."""
+
+    name, revision, config = "noop", "0", TINY
+
+    def __init__(self, seconds: float = 0.0) -> None:
+        self._seconds = seconds
+        self._stats = EngineStats()
+
+    async def answer(self, request: Request) -> list[Completion]:
+        if self._seconds:
+            await asyncio.sleep(self._seconds)
+        self._stats.requests += 1
+        self._stats.answers += len(request.questions)
+        usage = Usage(0, 0, 1, 0, 0, False)
+        return [Completion(f"</think>{len(text.split())}", (1,), "stop", 1.0, usage) for text in request.questions]
+
+    def stats(self) -> EngineStats:
+        return self._stats
+
+    def close(self) -> None:
+        pass
+
+
+@dataclass(frozen=True)
+class Noop:
+    """Makes such engines; `weights` is their revision."""
+
+    weights: str = "0"
+    seconds: float = 0.0
+    kind: str = "noop"
+
+    def revision(self, plan: Plan) -> str:
+        return self.weights
+
+    def make(self, plan: Plan) -> Engine:
+        return NoopEngine(self.seconds)
+
+
+DEADLY = Image.new("RGB", (61, 41), (255, 0, 255))
+
+
+@dataclass(frozen=True)
+class Deadly:
+    """Makes engines to which DEADLY does `how`: dies | exits | hangs; or that babble, whatever they are shown."""
+
+    how: str
+    inner: Maker = Noop(seconds=0.01)
+    kind: str = "deadly"
+
+    def revision(self, plan: Plan) -> str:
+        return self.inner.revision(plan)
+
+    def make(self, plan: Plan) -> Engine:
+        return DeadlyEngine(self.how, self.inner.make(plan))
+
+
+class DeadlyEngine:
+    def __init__(self, how: str, inner: Engine) -> None:
+        self._how, self._inner = how, inner
+        self.name, self.revision, self.config = inner.name, inner.revision, inner.config
+
+    async def answer(self, request: Request) -> list[Completion]:
+        if request.image.getpixel((0, 0)) == DEADLY.getpixel((0, 0)):
+            await asyncio.sleep(0.02)  # its neighbours are in the engine by then
+            if self._how == "dies":
+                raise EngineDead("the engine stopped: it was told to")
+            if self._how == "exits":
+                os._exit(1)
+            await asyncio.sleep(3600)
+        completions = await self._inner.answer(request)
+        return [_babble(made) for made in completions] if self._how == "babbles" else completions
+
+    def stats(self) -> EngineStats:
+        return self._inner.stats()
+
+    def close(self) -> None:
+        self._inner.close()
+
+
+def _babble(made: Completion) -> Completion:
+    """Half a surrogate for questions of three words, no text at all for those of two."""
+    texts: dict[str, Any] = {"</think>3": "\ud83c", "</think>2": None}
+    return replace(made, text=texts.get(made.text, made.text))

@@ -1,0 +1,47 @@
+"""How a run comes by its engines, and what its answers depend on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from model.request import Request
+from pipeline.engines import ENGINES, Plan, conditions, kv_budget_bytes
+from pipeline.settings import Settings
+from tests.pipeline.noop import Noop
+from tests.pipeline.pictures import picture
+
+
+def plan(**settings: object) -> Plan:
+    return Plan.of(Settings.of(settings), "run-1")
+
+
+def test_the_budget_is_what_was_set_or_small_on_a_cpu() -> None:
+    assert kv_budget_bytes(plan(kv_budget_mb=3, device="cpu")) == 3_000_000
+    assert kv_budget_bytes(plan(device="cpu")) == 64_000_000
+
+
+def test_the_native_engine_is_known_by_its_weights(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    native = ENGINES["native"]
+    here = replace(plan(kv_budget_mb=8, device="cpu"), checkpoint=str(tiny_checkpoint))
+    engine = native.make(here)
+    assert engine.revision == native.revision(here) == conditions(here, native).model_revision
+    assert engine.stats().kv_budget_bytes == 8_000_000
+    engine.close()
+    with pytest.raises(ValueError, match="is not a checkpoint"):
+        native.revision(replace(here, checkpoint=str(tmp_path)))
+
+
+def test_a_seed_is_a_condition_only_where_something_is_drawn() -> None:
+    assert conditions(plan(seed=1), Noop()) == conditions(plan(seed=2), Noop())
+    assert conditions(plan(seed=1, temperature=1), Noop()) != conditions(plan(seed=2, temperature=1), Noop())
+
+
+def test_any_engine_that_keeps_the_protocol_will_do() -> None:
+    import asyncio
+
+    engine = Noop().make(plan())
+    (completion,) = asyncio.run(engine.answer(Request(picture(), ("How many words?",))))
+    assert completion.text == "</think>3" and engine.stats().answers == 1
