@@ -24,8 +24,8 @@ shares = st.tuples(*[st.floats(0.0, 1.0)] * 4).map(
 odd_texts = st.text() | st.lists(
     st.sampled_from(
         ['{"bbox_2d": [1, 2, 3, 4]}', '{"box": [', "[[", "]]", "{", "}", "```json\n", "```", "Answer:", "\n",
-         "</think>", '"label": "x"', '{"point": [1e999, NaN]}', '{"objects": null, "answer": ["x"]}', "9" * 5000, "-1", "[[[[[[",
-         '{"box_2d": "12, 5"}', "<｜box｜>[[1,2", "\x00", "\ud800"]
+         "</think>", '"label": "x"', '{"point": [1e999, NaN]}', '{"objects": null, "answer": ["x"]}', "9" * 5000,
+         "-1", "[[[[[[", '{"box_2d": "12, 5"}', "<｜box｜>[[1,2", "\x00", "\ud800"]
     )
 ).map("".join)  # fmt: skip
 
