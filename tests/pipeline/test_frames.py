@@ -35,11 +35,13 @@ def written(name: str, share: tuple[float, ...], sent: Size) -> str:
     x1, y1, x2, y2 = share
     if name == "deepseek":
         return format_boxes("cup", [[round(value * FRAME_MAX) for value in share]]) + "</think>1"
-    values: list[float] = {
+    thousandths: list[float] = [round(value * 1000) for value in share]
+    special: dict[str, list[float]] = {
         "qwen2.5-vl": [round(value * sent[axis % 2]) for axis, value in enumerate(share)],
         "gemini": [round(value * 1000) for value in (y1, x1, y2, x2)],
         "unit": [round(value, 3) for value in share],
-    }.get(name, [round(value * 1000) for value in share])
+    }
+    values = special.get(name, thousandths)
     key = {"qwen2.5-vl": "bbox_2d", "qwen3-vl": "bbox_2d", "gemini": "box_2d"}.get(name, "box")
     things: list[dict[str, Any]] = [{key: values, "label": "cup"}]
     if name == "json":
