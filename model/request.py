@@ -12,11 +12,12 @@ from .sampling import GREEDY, Sampling
 
 
 class RequestError(ValueError):
-    """This one request can't be answered; others can. `kind` is a word for tables."""
+    """This one request, or one question of it, can't be answered; others can. `kind` is a word for tables."""
 
-    def __init__(self, kind: str, message: str) -> None:
+    def __init__(self, kind: str, message: str, attempts: int = 1) -> None:
         super().__init__(message)
         self.kind = kind
+        self.attempts = attempts
 
 
 class EngineDead(RuntimeError):
@@ -40,19 +41,24 @@ class Request:
         if len(self.primitives) not in (0, len(self.questions)):
             raise ValueError(f"{len(self.primitives)} primitives modes for {len(self.questions)} questions: one each")
 
+    @property
+    def modes(self) -> tuple[PrimitivesMode, ...]:
+        """The mode of each question."""
+        return self.primitives or tuple("on" for _ in self.questions)
+
 
 @dataclass(frozen=True)
 class Usage:
-    """What one answer took. Tokens as the model counts them; `kv_entries` = CSA entries of the image in one layer;
-    `kv_bytes` = what the question's sequence held of the cache, pages shared with its siblings included;
-    `shared_prefill` = the image was prefilled for an earlier question of the request; `pointing` = whether the answer
-    was to point, and why."""
+    """What one answer took; None where an engine can't tell. Tokens as the model counts them; `kv_entries` = CSA
+    entries of the image in one layer; `kv_bytes` = what the question's sequence held of the cache, pages shared with
+    its siblings included; `shared_prefill` = the image was prefilled for an earlier question of the request;
+    `pointing` = whether the answer was to point, and why."""
 
-    image_tokens: int
-    prompt_tokens: int
-    output_tokens: int
-    kv_entries: int
-    kv_bytes: int
+    image_tokens: int | None
+    prompt_tokens: int | None
+    output_tokens: int | None
+    kv_entries: int | None
+    kv_bytes: int | None
     shared_prefill: bool
     pointing: bool = True
     pointing_reason: str = ""
@@ -61,12 +67,13 @@ class Usage:
 @dataclass(frozen=True)
 class Completion:
     """One response: thinking, `</think>`, answer, tags kept. `confidence` is the geometric mean of the probabilities
-    of the tokens that the grammar left open, at temperature 1 whatever they were drawn at."""
+    of the tokens that the grammar left open, at temperature 1 whatever they were drawn at; None where an engine gives
+    no probabilities."""
 
     text: str
     token_ids: tuple[int, ...]
     finish_reason: Literal["stop", "length"]
-    confidence: float
+    confidence: float | None
     usage: Usage
 
 

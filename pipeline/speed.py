@@ -127,7 +127,7 @@ def engine_speed(
     every = [completion for of_image in completions for completion in of_image]
     figures = {
         "engine_answers_per_second": len(every) / seconds,
-        "engine_output_tokens_per_second": sum(one.usage.output_tokens for one in every) / seconds,
+        "engine_output_tokens_per_second": sum(len(one.token_ids) for one in every) / seconds,
         "engine_sequences_per_step": before.sequence_steps / before.steps,
         "engine_kv_allocated_to_predicted_ratio": before.kv_bytes_measured / before.kv_bytes_predicted,
         "shared_image_questions": SHARED_QUESTIONS,

@@ -134,6 +134,7 @@ def test_usage_counts_the_image_once_and_its_entries(engine: NativeEngine) -> No
     assert (first.usage.shared_prefill, second.usage.shared_prefill) == (False, True)
     assert first.usage.image_tokens == 26  # 320x240: 4 rows of 5 image tokens and a newline, START, END
     assert first.usage.kv_entries == 6
+    assert first.confidence is not None
     assert 0 < first.confidence <= 1
 
 
@@ -178,7 +179,7 @@ def test_the_checkpoints_trigger_stands_in_the_prompt_and_in_the_footprint(
     engine = NativeEngine(folder, kv_budget_bytes=BUDGET, device="cpu", max_output_tokens=40)
     request = Request(request_number(0).image, ("how many?",) * 2, 8, ("on", "off"))
     (completions,) = ask(engine, request)
-    pointing, plain = (completion.usage.prompt_tokens for completion in completions)
+    pointing, plain = (completion.usage.prompt_tokens or 0 for completion in completions)
     words = engine.tokenizer.encode_plain("how many? Mark each thing that you count with a box.")
     assert pointing - plain == len(words) - len(engine.tokenizer.encode_plain("how many?"))
     assert engine.footprint(request).total_bytes == engine.stats().kv_bytes_measured

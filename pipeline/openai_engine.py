@@ -1,0 +1,172 @@
+"""The engine behind an OpenAI-compatible `/v1/chat/completions`: hosted, or vLLM, SGLang, Ray Serve of one's own.
+
+Each question is a request of its own with the image in it, at the size that the model will see. What is refused (429)
+or not there (no connection) is tried again until `patience_s` is over, at a pace learnt from the server; what fails
+otherwise (5xx, timeouts, a body that is no completion) `attempts` times, with growing random pauses; any other status
+is an error at once, in the server's words. Redirects are not followed: the key goes to the endpoint and nowhere else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import time
+from dataclasses import dataclass, replace
+from urllib.parse import urlsplit
+
+import aiohttp
+
+from model.pointing import Decision, decide
+from model.request import Completion, EngineDead, EngineStats, Request, RequestError, Usage
+
+from .chat import BadResponse, Turn, body_of, data_url, shown, turn_of
+from .frames import Frame
+from .pace import Pace, stated_wait_s
+
+_MAX_BODY_BYTES = 16 << 20
+_TRANSIENT = {408, 409, 425, 500, 502, 503, 504, 529}
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.25, 30.0
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where and how to ask. `url` ends before `/chat/completions`; the key is read from the environment variable
+    `key_variable`, none is sent when that is not set. `timeout_s` is of one request, `patience_s` of all tries that the
+    server refused or did not hear."""
+
+    url: str
+    model: str
+    key_variable: str = "OPENAI_API_KEY"
+    max_pixels: int = 1_000_000
+    in_flight: int = 64
+    timeout_s: float = 120.0
+    attempts: int = 5
+    patience_s: float = 300.0
+
+    def __post_init__(self) -> None:
+        parts = urlsplit(self.url)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.username:
+            raise ValueError(
+                f"an endpoint is http(s)://HOST[:PORT]/v1, got {self.url!r}; the key goes into ${self.key_variable}"
+            )
+        if not self.model:
+            raise ValueError("which model of the endpoint? give its name")
+
+
+class OpenAIEngine:
+    """Answers requests by asking an endpoint. All calls must come from one event loop."""
+
+    def __init__(self, endpoint: Endpoint, frame: Frame) -> None:
+        self.endpoint, self.frame = endpoint, frame
+        self.name = endpoint.model
+        self._url = endpoint.url.rstrip("/") + "/chat/completions"
+        self._pace = Pace(endpoint.in_flight)
+        self._session: aiohttp.ClientSession | None = None
+        self._closed = False
+        self._stats = EngineStats()
+
+    async def answer(self, request: Request) -> list[Completion | RequestError]:
+        """For each question its completion, or why there is none."""
+        if self._closed:
+            raise EngineDead("the engine is closed")
+        decisions = [decide(q, mode) for q, mode in zip(request.questions, request.modes, strict=True)]
+        sent = self.frame.sent_size(request.image.size, self.endpoint.max_pixels)
+        url = await asyncio.to_thread(data_url, request.image, sent)
+        self._stats.requests += 1
+        asked = (self._complete(request, url, number, decision) for number, decision in enumerate(decisions))
+        return list(await asyncio.gather(*asked))
+
+    def stats(self) -> EngineStats:
+        """A copy of the counters."""
+        return replace(self._stats, idle_reasons=dict(self._stats.idle_reasons))
+
+    async def close(self) -> None:
+        self._closed = True
+        if self._session is not None:
+            await self._session.close()
+
+    async def _complete(self, request: Request, url: str, number: int, decision: Decision) -> Completion | RequestError:
+        question = self.frame.ask(request.questions[number], decision.point)
+        body = body_of(self.endpoint.model, url, question, request.max_output_tokens, request.sampling, number)
+        turn = await self._turn(body)
+        if isinstance(turn, RequestError):
+            return turn
+        self._stats.answers += 1
+        self._stats.prompt_tokens += turn.prompt_tokens or 0
+        self._stats.output_tokens += turn.output_tokens or 0
+        usage = Usage(None, turn.prompt_tokens, turn.output_tokens, None, None, False, *decision)
+        return Completion(turn.text, (), turn.finish_reason, None, usage)
+
+    async def _turn(self, body: bytes) -> Turn | RequestError:
+        """One question, asked until it is answered or there is a reason to stop."""
+        failures = tries = 0
+        give_up_at = time.monotonic() + self.endpoint.patience_s
+        while True:
+            tries += 1
+            async with self._pace.place() as began:
+                outcome = await self._post(body)
+            if isinstance(outcome, Turn):
+                self._pace.went_well()
+                return outcome
+            pause = random.uniform(0, min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2 ** min(tries, 20)))
+            if outcome.refused:
+                self._pace.refused(began, outcome.wait_s if outcome.wait_s is not None else pause)
+            failures += not outcome.waits
+            last = time.monotonic() > give_up_at if outcome.waits else failures >= self.endpoint.attempts
+            if outcome.final or last:
+                return RequestError(outcome.kind, outcome.message, tries)
+            await asyncio.sleep(pause if outcome.wait_s is None else outcome.wait_s)
+
+    async def _post(self, body: bytes) -> Turn | _Failure:
+        if self._session is None:
+            timeout = aiohttp.ClientTimeout(total=self.endpoint.timeout_s)
+            self._session = aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(limit=0))
+        headers = {"Content-Type": "application/json"}
+        if key := os.environ.get(self.endpoint.key_variable):
+            headers["Authorization"] = f"Bearer {key}"
+        try:
+            async with self._session.post(self._url, data=body, headers=headers, allow_redirects=False) as response:
+                content = await _bounded(response)
+                wait_s = stated_wait_s(response.headers)
+                if response.status != 200:
+                    return _failure(response.status, content, wait_s)
+                if wait_s is not None:  # this was the last request of a stated budget
+                    self._pace.pause(wait_s)
+                return turn_of(content)
+        except BadResponse as error:
+            return _Failure("bad_response", str(error))
+        except TimeoutError:
+            return _Failure("timeout", f"no answer within {self.endpoint.timeout_s:g} s")
+        except aiohttp.ClientConnectorError as error:
+            return _Failure("unreachable", str(error), waits=True)
+        except aiohttp.ClientError as error:
+            return _Failure("broken_off", f"{type(error).__name__}: {error}")
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """Why there is no turn. `waits`: the server was not there or wanted less, which time may cure; `refused`: it said
+    so; `final`: trying again can't help."""
+
+    kind: str
+    message: str
+    wait_s: float | None = None
+    waits: bool = False
+    refused: bool = False
+    final: bool = False
+
+
+def _failure(status: int, content: bytes, wait_s: float | None) -> _Failure:
+    refused = status == 429
+    final = not refused and status not in _TRANSIENT
+    return _Failure(f"http_{status}", f"HTTP {status}: {shown(content)}", wait_s, refused, refused, final)
+
+
+async def _bounded(response: aiohttp.ClientResponse) -> bytes:
+    content = bytearray()
+    async for chunk in response.content.iter_chunked(1 << 16):
+        content += chunk
+        if len(content) > _MAX_BODY_BYTES:
+            raise BadResponse(f"the body is longer than {_MAX_BODY_BYTES:,} bytes")
+    return bytes(content)
