@@ -9,7 +9,7 @@ import asyncio
 import os
 import resource
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import asdict
@@ -24,7 +24,6 @@ import torch
 from model.request import Completion, EngineDead, Request, RequestError
 
 from .answers import Author, answer_row, error_row
-from .canvas import canvas_for
 from .decoder_pool import DecoderPool
 from .decoding import ImageError
 from .engines import Maker, Plan
@@ -37,6 +36,7 @@ from .sharing import Asked, Shared, SharedAnswers
 from .tally import TRACED_ANSWERS
 
 _Outcome = Shared | Mapping[str, Any]  # or an error: stage, kind, message, attempts
+_BEFORE_ASKING = ("bad_limit", "too_long", "kv_budget")  # kinds of requests that never reached the model
 _DECODED_BYTES = 2_000_000_000  # of pixels that wait for the engine or are in it, in one actor
 
 
@@ -51,7 +51,7 @@ class Answerer:
         # A restarted actor keeps its id; its engine's figures and its attempts begin anew.
         self._worker, self._node = f"{context.get_actor_id()}-{os.getpid()}", context.get_node_id()
         self._engine = maker.make(plan)
-        self._author = Author(plan.run_id, self._engine.name, self._engine.revision, self._engine.config)
+        self._author = Author(plan.run_id, self._engine.name, self._engine.revision, maker.view(plan))
         self._decoders = DecoderPool(plan.threads, *plan.decoding)
         self._waiters = ThreadPoolExecutor(plan.threads, thread_name_prefix="decode")  # for the decoders
         self._shared = SharedAnswers(sampled=plan.sampling.temperature > 0)
@@ -101,8 +101,7 @@ class Answerer:
             except ImageError as broken:
                 error = broken.as_row()
             except RequestError as refused:
-                stage = "generate" if refused.kind == "engine_step" else "prepare"
-                error = {"stage": stage, "kind": refused.kind, "message": str(refused), "attempts": 1}
+                error = _as_error(refused)
             except Exception as failed:  # a failed step fails the requests in it, and only those
                 error = {"stage": "generate", "kind": type(failed).__name__, "message": str(failed), "attempts": 1}
         if error is not None and suspicion is not None:
@@ -114,10 +113,10 @@ class Answerer:
 
     async def _complete(
         self, image: Mapping[str, Any], is_suspect: bool, seconds: dict[str, float], asked: tuple[Asked, ...]
-    ) -> list[Completion]:
-        """One completion for each of these questions; a suspect is alone in the engine meanwhile."""
+    ) -> Sequence[Completion | RequestError]:
+        """For each of these questions its completion, or why there is none; a suspect is alone in the engine."""
         size = (image["image_width"], image["image_height"])
-        canvas = canvas_for(*size, self._author.config)
+        canvas = self._author.view.canvas(size)
         width, height = canvas[:2] if canvas else size
         texts, modes = tuple(one.question for one in asked), tuple(one.mode for one in asked)
         sampling = self._plan.sampling.for_image(image["image_sha256"])
@@ -170,10 +169,13 @@ class Answerer:
     ) -> dict[str, Any]:
         now = datetime.now(UTC)
         try:
-            if isinstance(outcome, Shared):
-                row = answer_row(self._author, image, index, outcome.completion, now, outcome.was_shared)
+            was_shared = isinstance(outcome, Shared) and outcome.was_shared
+            made = outcome.completion if isinstance(outcome, Shared) else outcome
+            if isinstance(made, Completion):
+                row = answer_row(self._author, image, index, made, now, was_shared)
             else:
-                row = error_row(self._author, image, index, outcome, now)
+                error = _as_error(made) if isinstance(made, RequestError) else made
+                row = error_row(self._author, image, index, error, now)
         except Exception as failed:  # one response that can't be read is one row's misfortune
             error = {"stage": "parse", "kind": type(failed).__name__, "message": str(failed), "attempts": 1}
             row = error_row(self._author, image, index, error, now)
@@ -198,6 +200,11 @@ def answers_table(rows: list[dict[str, Any]]) -> pa.Table:
         error = {"stage": "write", "kind": type(failed).__name__, "message": message, "attempts": 1}
         row = {name: rows[0][name] for name in kept} | {"status": "error", "error": error, "trace": {}}
         return pa.Table.from_pylist([row], schema=TRACED_ANSWERS)
+
+
+def _as_error(refused: RequestError) -> dict[str, Any]:
+    stage = "prepare" if refused.kind in _BEFORE_ASKING else "generate"
+    return {"stage": stage, "kind": refused.kind, "message": str(refused), "attempts": refused.attempts}
 
 
 def _at(values: Any, index: int) -> Any:

@@ -3,38 +3,32 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from model import image as model_image
 from model import primitives
-from model.config import Config
 from model.prompt import END_THINK, THINK
 from model.tasks.general import number_in
-from model.tasks.suite import to_frame
 
+from .frames import Located
 from .redaction import redacted
 from .rows import ANSWERS, questions_of
+from .views import View
 
 if TYPE_CHECKING:
     from model.engine import Completion
 
-_SQUEEZED = 1.25  # beyond the rounding to whole patches
-# One entry of a coordinate list as the grammar writes it: two or four numbers 0..999.
-_ENTRY = re.compile(r"(?<=\[)[0-9]{1,3}(?:,[0-9]{1,3}){1,3}(?=\])")
-
 
 @dataclass(frozen=True)
 class Author:
-    """Who answers: the run, the model's name, the hash of its weights, and its config (which knows its frame)."""
+    """Who answers: the run, the model's name, the hash of its weights, and how it sees images."""
 
     run_id: str
     model: str
     model_revision: str | None  # None when no engine was started
-    config: Config
+    view: View
 
 
 def answer_row(
@@ -42,20 +36,20 @@ def answer_row(
 ) -> dict[str, Any]:
     """The row of one answered question. `image` has the fields of CHECKED_ROWS. `shared`: the answer was made for
     another row with the same bytes and question."""
-    reasoning, answer = primitives.split(completion.text)
-    plain = primitives.strip(answer)
+    thinking, markup = primitives.split(completion.text)
     size = (image["image_width"], image["image_height"])
+    reading = author.view.read(completion.text, size)
     return _row(author, image, index, now) | {
         "status": "ok",
-        "answer": plain,
-        "answer_markup": answer,
-        "answer_number": number_in(plain),
-        "reasoning": reasoning if END_THINK in completion.text else None,
-        "primitives": [_primitive(found, size, author.config) for found in primitives.parse(completion.text)],
+        "answer": reading.answer,
+        "answer_markup": markup,
+        "answer_number": number_in(reading.answer),
+        "reasoning": thinking if END_THINK in completion.text else None,
+        "primitives": [_primitive(found) for found in reading.primitives],
         "finish_reason": completion.finish_reason,
         "confidence": completion.confidence,
         "usage": asdict(completion.usage) | {"shared_answer": shared},
-        "image_notes": [*(image["notes"] or ()), *fitting_notes(*size, author.config)],
+        "image_notes": [*(image["notes"] or ()), *author.view.notes(size)],
     }
 
 
@@ -69,20 +63,6 @@ def error_row(
     }
 
 
-def fitting_notes(width: int, height: int, config: Config) -> list[str]:
-    """What the model's resize policy does to a picture of this size, in words for the table."""
-    _, _, content_width, content_height = model_image.plan(width, height, config).content
-    notes = []
-    if content_width * content_height < width * height:
-        notes.append("reduced for the model")
-    elif content_width * content_height > width * height:
-        notes.append("enlarged for the model")
-    aspect = width / height * content_height / content_width
-    if max(aspect, 1 / aspect) > _SQUEEZED:
-        notes.append("squeezed for the model")
-    return notes
-
-
 def response_of(row: Mapping[str, Any]) -> str:
     """The response that an answered row was made of, letter for letter but for one `<think>` that opened it.
 
@@ -92,23 +72,6 @@ def response_of(row: Mapping[str, Any]) -> str:
     if reasoning is None:
         return answer
     return f"{THINK if reasoning.startswith(THINK) else ''}{reasoning}{END_THINK}{answer}"
-
-
-def in_image_frame(response: str, size: tuple[int, int], config: Config) -> str:
-    """A response whose numbers are those of the model's frame, with numbers of the image's: what a suite's judge reads.
-
-    Entries that are no point and no box stay as they are: what is malformed doesn't become well formed.
-    """
-    if config.primitive_frame == "image":
-        return response
-
-    def moved(entry: re.Match[str]) -> str:
-        frame = tuple(int(number) for number in entry[0].split(","))
-        plain = ",".join(map(str, frame)) == entry[0]
-        ordered = len(frame) == 2 or (len(frame) == 4 and frame[0] <= frame[2] and frame[1] <= frame[3])
-        return ",".join(map(str, to_frame(_pixels(frame, size, config), size))) if plain and ordered else entry[0]
-
-    return _ENTRY.sub(moved, response)
 
 
 def prompt_sha256(question: str) -> str:
@@ -134,12 +97,8 @@ def _row(author: Author, image: Mapping[str, Any], index: int, now: datetime) ->
     }
 
 
-def _primitive(found: primitives.Primitive, size: tuple[int, int], config: Config) -> dict[str, Any]:
-    x1, y1, x2, y2 = (*_pixels(found.frame, size, config), None, None)[:4]
+def _primitive(found: Located) -> dict[str, Any]:
     values = {name: getattr(found, name) for name in ("kind", "label", "part", "group", "item", "valid")}
-    return values | {"x1": x1, "y1": y1, "x2": x2, "y2": y2, "frame": (*found.frame, None, None)[:4]}
-
-
-def _pixels(frame: tuple[int, ...], size: tuple[int, int], config: Config) -> tuple[float, ...]:
-    """The one place where a model's numbers become pixels of the original, upright image."""
-    return model_image.to_pixels(frame, model_image.plan(*size, config), config)
+    corners = dict(zip(("x1", "y1", "x2", "y2"), (*(found.pixels or ()), None, None, None, None), strict=False))
+    frame = (*found.frame, None, None, None, None)[:4] if found.frame else None
+    return values | corners | {"frame": frame}

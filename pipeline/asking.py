@@ -27,6 +27,7 @@ from .drawing import draw
 from .redaction import printable, redacted
 from .rows import ANSWERS
 from .settings import Settings, require_checkpoint
+from .views import NativeView
 
 _KV_BUDGET_MB = 64
 
@@ -49,7 +50,8 @@ def ask(path: str, question: str, settings: Settings) -> tuple[dict[str, Any], I
         author, completion = _complete(picture, image["image_sha256"], question, run_id, config, settings)
     except ImageError as error:
         # The engine was not needed, so the revision is not known.
-        return error_row(Author(run_id, Path(settings.model).name, None, config), image, 0, error.as_row(), now), None
+        nobody = Author(run_id, Path(settings.model).name, None, NativeView(config))
+        return error_row(nobody, image, 0, error.as_row(), now), None
     row = answer_row(author, image, 0, completion, datetime.now(UTC))
     return row, draw(picture, row["primitives"])
 
@@ -80,7 +82,7 @@ def _complete(
         sampling = Sampling(settings.temperature, settings.top_p, settings.seed).for_image(image_sha256)
         request = Request(picture, (question,), settings.max_output_tokens, (settings.primitives,), sampling)
         (completion,) = asyncio.run(engine.answer(request))
-        return Author(run_id, engine.name, engine.revision, config), completion
+        return Author(run_id, engine.name, engine.revision, NativeView(config)), completion
     except RequestError as error:
         raise ImageError("generate", error.kind, str(error)) from None
     finally:

@@ -22,8 +22,6 @@ from typing import Any, TextIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from model.config import Config
-
 from . import store
 from .benchmark_report import as_markdown, as_text, carded
 from .benchmark_settings import BenchmarkSettings
@@ -31,9 +29,9 @@ from .blind import blind_figures
 from .case_files import write_cases
 from .cases import Asked, catalog_of, gather
 from .contact_sheet import Exhibit, write_sheets
+from .engines import view_of
 from .run import run
 from .scoring import Scored, errors_of, figures, score_rows
-from .settings import require_checkpoint
 
 CATALOG, VERDICTS, RECORD = "cases.parquet", "verdicts.jsonl", "benchmark.json"
 _MAX_PART_BYTES = 1 << 31
@@ -48,7 +46,7 @@ def benchmark(
     """
     card = Path(settings.model).expanduser() / "CARD.md"
     if settings.score:
-        require_checkpoint(settings.model)
+        view_of(settings.of_run("", ""))
         if settings.card:
             carded(card, "")
     elif settings.card or not (settings.export or settings.sheet):
@@ -77,9 +75,10 @@ def _answered(settings: BenchmarkSettings, asked: Sequence[Asked], err: TextIO) 
         raise ValueError(f"{output} already holds a benchmark: choose another --output, or replace it with --overwrite")
     catalog, places = catalog_of(asked)
     store.write(store.join(output, CATALOG), catalog)
-    run_record = run(settings.of_run(store.join(output, CATALOG), output), io.StringIO(), err)
+    of_run = settings.of_run(store.join(output, CATALOG), output)
+    run_record = run(of_run, io.StringIO(), err)
     rows = answer_rows(output)
-    scored = score_rows(places, rows, Config.from_file(Path(settings.model).expanduser()))
+    scored = score_rows(places, rows, view_of(of_run))
     lines = (json.dumps(_line(one), ensure_ascii=False) for one in scored)
     store.write(store.join(output, VERDICTS), "".join(f"{line}\n" for line in lines).encode())
     record = {

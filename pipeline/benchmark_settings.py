@@ -29,7 +29,6 @@ class CaseSettings(Sources):
     blind_cases: int = Field(
         default=400, ge=0, description="training cases, for each suite and level, that the blind guesser learns from"
     )
-    engine: Literal["native"] = Field(default="native", description="what answers")
     score: bool = Field(default=True, description="ask the model; --no-score only draws, for --export and --sheet")
 
     output: str | None = Field(

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any, NamedTuple
 
+from model.tasks.general import same
 from model.tasks.matching import mean_iou
 
-from .gold import boxes_of, same, score
+from .gold import boxes_of, score
 
 Row = Mapping[str, Any]  # of the answers table
 

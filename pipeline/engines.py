@@ -6,6 +6,8 @@ any other.
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -14,12 +16,15 @@ import torch
 
 from model.config import Config
 from model.pointing import PrimitivesMode
-from model.request import Completion, EngineStats, Request
+from model.request import Completion, EngineStats, Request, RequestError
 from model.sampling import Sampling
 from model.weights import revision
 
+from .endpoint import Endpoint
+from .frames import Frame, frame_of
 from .keys import Conditions
 from .settings import Settings, require_checkpoint
+from .views import NativeView, SentView, View
 
 _CPU_KV_BUDGET_MB = 64
 
@@ -41,6 +46,10 @@ class Plan:
     image_seconds: float
     threads: int
     decoding: tuple[int, int, float]  # most bytes and pixels of an image, and seconds to decode it
+    frame: str | None = None
+    send_pixels: int = 1_000_000
+    batch: int = 8
+    endpoint: Endpoint | None = None
 
     @staticmethod
     def of(settings: Settings, run_id: str) -> Plan:
@@ -58,18 +67,22 @@ class Plan:
             image_seconds=settings.image_seconds,
             threads=max(1, round(settings.cpus_per_actor)),
             decoding=(settings.max_image_bytes, settings.max_image_pixels, settings.decode_seconds),
+            frame=settings.frame,
+            send_pixels=settings.send_pixels,
+            batch=settings.batch,
+            endpoint=Endpoint.of(settings) if settings.endpoint else None,
         )
 
 
 class Engine(Protocol):
-    """Answers requests, many at a time, on any event loop. `config` knows the frame of the numbers that it gives."""
+    """Answers requests, many at a time, on any event loop."""
 
     name: str
     revision: str
-    config: Config
 
-    async def answer(self, request: Request) -> list[Completion]:
-        """One completion for each question, in order. RequestError: this request can't be; EngineDead: nothing can."""
+    async def answer(self, request: Request) -> Sequence[Completion | RequestError]:
+        """For each question, in order, its completion or why there is none. Raises RequestError: this request can't be
+        at all; EngineDead: nothing can."""
         ...
 
     def stats(self) -> EngineStats: ...
@@ -78,11 +91,12 @@ class Engine(Protocol):
 
 class Maker(Protocol):
     """How a run comes by its engines. `kind` names it; `revision` is what its answers depend on beside the settings,
-    known without starting it. ValueError from `revision` when there is nothing to start."""
+    `view` how it sees images, both known without starting it. ValueError from them when there is nothing to start."""
 
     @property
     def kind(self) -> str: ...
     def revision(self, plan: Plan) -> str: ...
+    def view(self, plan: Plan) -> View: ...
     def make(self, plan: Plan) -> Engine: ...
 
 
@@ -94,6 +108,9 @@ class Native:
     def revision(self, plan: Plan) -> str:
         require_checkpoint(plan.checkpoint)
         return revision(plan.checkpoint)
+
+    def view(self, plan: Plan) -> View:
+        return NativeView(Config.from_file(Path(plan.checkpoint) / "config.json"))
 
     def make(self, plan: Plan) -> Engine:
         from model.engine import NativeEngine
@@ -107,7 +124,78 @@ class Native:
         )
 
 
-ENGINES: dict[str, Maker] = {maker.kind: maker for maker in (Native(),)}
+class OpenAI:
+    """An endpoint that somebody else runs; `model` is its name there, and nobody tells its weights."""
+
+    kind = "openai"
+
+    def revision(self, plan: Plan) -> str:
+        return _endpoint(plan).revision
+
+    def view(self, plan: Plan) -> View:
+        return SentView(_frame(plan), plan.send_pixels)
+
+    def make(self, plan: Plan) -> Engine:
+        from .openai_engine import OpenAIEngine
+
+        return OpenAIEngine(_endpoint(plan), _frame(plan))
+
+
+class Transformers:
+    """Any image-text model of transformers, from a folder."""
+
+    kind = "transformers"
+
+    def revision(self, plan: Plan) -> str:
+        if not (Path(plan.checkpoint) / "config.json").is_file():
+            raise ValueError(f"no transformers checkpoint at {plan.checkpoint}: give --model a folder with config.json")
+        return revision(plan.checkpoint)
+
+    def view(self, plan: Plan) -> View:
+        return SentView(self._frame(plan), plan.send_pixels)
+
+    def make(self, plan: Plan) -> Engine:
+        from .transformers_engine import TransformersEngine
+
+        return TransformersEngine(
+            plan.checkpoint,
+            self._frame(plan),
+            batch=plan.batch,
+            max_pixels=plan.send_pixels,
+            device=plan.device,
+            dtype=plan.dtype,
+        )
+
+    def _frame(self, plan: Plan) -> Frame:
+        """As set, or that of the family that the checkpoint says it is of."""
+        raw = json.loads((Path(plan.checkpoint) / "config.json").read_text(encoding="utf-8"))
+        kind = str(raw.get("model_type", ""))
+        return _frame(plan, next((frame for prefix, frame in _FAMILIES if kind.startswith(prefix)), "json"))
+
+
+# How model types begin, in transformers' configurations, and in which frame such models answer.
+_FAMILIES = (("deepseek", "deepseek"), ("qwen2_5_vl", "qwen2.5-vl"), ("qwen3_vl", "qwen3-vl"))
+
+ENGINES: dict[str, Maker] = {maker.kind: maker for maker in (Native(), OpenAI(), Transformers())}
+
+
+def view_of(settings: Settings) -> View:
+    """How the engine that the settings name sees images. ValueError when there is nothing to start."""
+    plan, maker = Plan.of(settings, ""), ENGINES[settings.engine]
+    maker.revision(plan)
+    return maker.view(plan)
+
+
+def _frame(plan: Plan, unset: str = "json") -> Frame:
+    return frame_of(plan.frame or unset)
+
+
+def _endpoint(plan: Plan) -> Endpoint:
+    if plan.endpoint is None:
+        raise ValueError(
+            "--engine openai needs an address to ask and a model there: --endpoint https://HOST/v1 --model"
+        )
+    return plan.endpoint
 
 
 def conditions(plan: Plan, maker: Maker) -> Conditions:
@@ -115,6 +203,8 @@ def conditions(plan: Plan, maker: Maker) -> Conditions:
     drawn = plan.sampling.temperature > 0
     return Conditions(
         engine=maker.kind,
+        frame=None if maker.kind == "native" else plan.frame,
+        send_pixels=None if maker.kind == "native" else plan.send_pixels,
         model_revision=maker.revision(plan),
         max_output_tokens=plan.max_output_tokens,
         primitives=plan.primitives,

@@ -54,9 +54,8 @@ class Located:
 
 @dataclass(frozen=True)
 class Reading:
-    """A response, read. `reasoning` keeps, word for word, what the answer was taken out of."""
+    """A response, read: its short answer, free of markup, and where it points."""
 
-    reasoning: str
     answer: str
     primitives: tuple[Located, ...]
 
@@ -93,12 +92,12 @@ class TagFrame:
         )
 
     def read(self, text: str, original: Size, sent: Size) -> Reading:
-        reasoning, answer = primitives.split(text)
+        _, answer = primitives.split(text)
         found = []
         for it in primitives.parse(text):
             pixels = _scaled(it.frame, original, (FRAME_MAX, FRAME_MAX)) if it.valid else None
             found.append(Located(it.kind, it.label, it.part, it.group, it.item, it.frame, pixels, it.valid))
-        return Reading(reasoning, primitives.strip(answer), tuple(found))
+        return Reading(primitives.strip(answer), tuple(found))
 
 
 @dataclass(frozen=True)
@@ -147,9 +146,7 @@ class JsonFrame:
                 if part == "answer" and self.wrapped:
                     stated += _stated_answer(value)
         answer = stated[-1] if stated else _answer_line(prose_of(response))
-        # A response that is its own answer needs no second copy; any other is kept whole.
-        kept = [thinking] if answer == response.strip() else [thinking, response]
-        return Reading("\n".join(filter(None, kept)), primitives.strip(answer), tuple(found))
+        return Reading(primitives.strip(answer), tuple(found))
 
     def _entries(self, value: Any) -> Iterator[_Entry]:
         """The boxes and points in a JSON value, in its order, at any depth."""

@@ -33,6 +33,8 @@ class Conditions:
     model_revision: str
     max_output_tokens: int
     primitives: str  # of questions without a mode of their own
+    frame: str | None  # None, as the pixels, where the checkpoint decides
+    send_pixels: int | None
     temperature: float
     top_p: float | None  # None, as the seed, where nothing is drawn
     seed: int | None

@@ -13,7 +13,6 @@ import os
 import random
 import time
 from dataclasses import dataclass, replace
-from urllib.parse import urlsplit
 
 import aiohttp
 
@@ -21,6 +20,7 @@ from model.pointing import Decision, decide
 from model.request import Completion, EngineDead, EngineStats, Request, RequestError, Usage
 
 from .chat import BadResponse, Turn, body_of, data_url, shown, turn_of
+from .endpoint import Endpoint
 from .frames import Frame
 from .pace import Pace, stated_wait_s
 
@@ -29,37 +29,12 @@ _TRANSIENT = {408, 409, 425, 500, 502, 503, 504, 529}
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.25, 30.0
 
 
-@dataclass(frozen=True)
-class Endpoint:
-    """Where and how to ask. `url` ends before `/chat/completions`; the key is read from the environment variable
-    `key_variable`, none is sent when that is not set. `timeout_s` is of one request, `patience_s` of all tries that the
-    server refused or did not hear."""
-
-    url: str
-    model: str
-    key_variable: str = "OPENAI_API_KEY"
-    max_pixels: int = 1_000_000
-    in_flight: int = 64
-    timeout_s: float = 120.0
-    attempts: int = 5
-    patience_s: float = 300.0
-
-    def __post_init__(self) -> None:
-        parts = urlsplit(self.url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.username:
-            raise ValueError(
-                f"an endpoint is http(s)://HOST[:PORT]/v1, got {self.url!r}; the key goes into ${self.key_variable}"
-            )
-        if not self.model:
-            raise ValueError("which model of the endpoint? give its name")
-
-
 class OpenAIEngine:
     """Answers requests by asking an endpoint. All calls must come from one event loop."""
 
     def __init__(self, endpoint: Endpoint, frame: Frame) -> None:
         self.endpoint, self.frame = endpoint, frame
-        self.name = endpoint.model
+        self.name, self.revision = endpoint.model, endpoint.revision
         self._url = endpoint.url.rstrip("/") + "/chat/completions"
         self._pace = Pace(endpoint.in_flight)
         self._session: aiohttp.ClientSession | None = None
@@ -81,10 +56,11 @@ class OpenAIEngine:
         """A copy of the counters."""
         return replace(self._stats, idle_reasons=dict(self._stats.idle_reasons))
 
-    async def close(self) -> None:
+    def close(self) -> None:
+        """No more questions; what is under way fails. May be called from any thread, while the loop runs."""
         self._closed = True
-        if self._session is not None:
-            await self._session.close()
+        if self._session is not None and not self._session.closed:
+            asyncio.run_coroutine_threadsafe(self._session.close(), self._loop)
 
     async def _complete(self, request: Request, url: str, number: int, decision: Decision) -> Completion | RequestError:
         question = self.frame.ask(request.questions[number], decision.point)
@@ -121,6 +97,7 @@ class OpenAIEngine:
     async def _post(self, body: bytes) -> Turn | _Failure:
         if self._session is None:
             timeout = aiohttp.ClientTimeout(total=self.endpoint.timeout_s)
+            self._loop = asyncio.get_running_loop()
             self._session = aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(limit=0))
         headers = {"Content-Type": "application/json"}
         if key := os.environ.get(self.endpoint.key_variable):

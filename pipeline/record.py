@@ -63,6 +63,7 @@ def run_record(
         "answers_per_second": round(session.rows / rate_over, 3),
         "images_per_second": round(session.images / rate_over, 3),
         "tokens": {"prompt": tally.prompt_tokens, "output": tally.output_tokens},
+        "cost": _cost(settings, tally),
         "answers_with_shared_prefill": tally.shared_prefill,
         "stage_seconds": {stage: spent / 1e6 for stage, spent in tally.microseconds.items()},
         "engines": _engine_totals(engines),
@@ -89,7 +90,11 @@ def summary(record: Mapping[str, Any], first: Sequence[Mapping[str, Any]], outpu
         lines.append(f"cut off  {counts['cut_off']} responses at max_output_tokens")
     if gold:
         lines.append("gold     " + "; ".join(_gold_parts(gold)))
-    if engines["requests"]:
+    if record["cost"]:
+        lines.append(
+            f"cost     {record['cost']['total']:.4f}, {record['cost']['per_1000_answers']:.4f} for 1,000 answers"
+        )
+    if engines["kv_bytes_per_image"]:
         lines.append(
             f"KV cache {engines['kv_bytes_per_image']:,} bytes an image"
             f" (predicted {engines['kv_bytes_per_image_predicted']:,});"
@@ -98,6 +103,12 @@ def summary(record: Mapping[str, Any], first: Sequence[Mapping[str, Any]], outpu
             f" engine busy {engines['busy_share'] * 100:.0f} %"
         )
     return "\n".join([*lines, f"written  {printable(redacted(output))}"])
+
+
+def _cost(settings: Settings, tally: Tally) -> dict[str, float] | None:
+    """What the tokens of the whole table cost at the settings' prices; None without prices."""
+    total = (tally.prompt_tokens * settings.price_prompt + tally.output_tokens * settings.price_output) / 1e6
+    return {"total": total, "per_1000_answers": 1000 * total / max(tally.ok, 1)} if total else None
 
 
 def _answer_lines(first: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -79,14 +79,14 @@ class Figures:
 
 
 def run(
-    settings: Settings, out: TextIO = sys.stdout, err: TextIO = sys.stderr, maker: Maker = ENGINES["native"]
+    settings: Settings, out: TextIO = sys.stdout, err: TextIO = sys.stderr, maker: Maker | None = None
 ) -> dict[str, Any]:
     """Answers what is not yet answered of a catalog and returns the run record.
 
     ValueError for what the user must mend; RunStopped when rows are missing at the end.
     """
     started = datetime.now(UTC)
-    job = _job(settings, f"{started:%Y%m%d-%H%M%S}-{secrets.token_hex(3)}", maker)
+    job = _job(settings, f"{started:%Y%m%d-%H%M%S}-{secrets.token_hex(3)}", maker or ENGINES[settings.engine])
     with _store_is_the_users(), Lease(job.output, job.run_id, err) as lease:
         done = take_up(job.output, settings, job.asked, terms_of(settings, job.catalog.name, job.conditions))
         if len(done) == len(job.asked):

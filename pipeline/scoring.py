@@ -7,11 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from model.config import Config
 from model.tasks.suite import Verdict
 
-from .answers import in_image_frame, response_of
+from .answers import response_of
 from .cases import Asked
+from .views import View
 
 NO_ROW = "missing"  # stands for an answer row that never came
 
@@ -28,14 +28,12 @@ class Scored:
     kv_entries: int | None
 
 
-def score_rows(
-    places: Mapping[tuple[str, str], Asked], rows: Iterable[Mapping[str, Any]], config: Config
-) -> list[Scored]:
+def score_rows(places: Mapping[tuple[str, str], Asked], rows: Iterable[Mapping[str, Any]], view: View) -> list[Scored]:
     """The verdict on every case, in the order of `places`; an error and a row that never came are wrong."""
     by_place = {(row["image_id"], row["question_id"]): row for row in rows}
     strangers = sorted(by_place.keys() - places.keys())
     assert not strangers, f"rows that answer no case: {strangers[:3]}"
-    return [_scored(asked, by_place.get(place), config) for place, asked in places.items()]
+    return [_scored(asked, by_place.get(place), view) for place, asked in places.items()]
 
 
 def figures(scored: Sequence[Scored]) -> dict[str, Any]:
@@ -61,11 +59,11 @@ def errors_of(scored: Iterable[Scored]) -> dict[str, int]:
     return dict(Counter(one.error for one in scored if one.error is not None).most_common())
 
 
-def _scored(asked: Asked, row: Mapping[str, Any] | None, config: Config) -> Scored:
+def _scored(asked: Asked, row: Mapping[str, Any] | None, view: View) -> Scored:
     if row is None or row["status"] != "ok":
         error = NO_ROW if row is None else f"{row['error']['stage']}/{row['error']['kind']}"
         return Scored(asked, _nothing(asked), None, error, None, None)
-    response = in_image_frame(response_of(row), asked.case.size, config)
+    response = view.judged(response_of(row), asked.case.size)
     usage = row["usage"]
     return Scored(
         asked, asked.suite.judge(asked.case, response), response, None, usage["output_tokens"], usage["kv_entries"]

@@ -188,7 +188,29 @@ class CatalogSettings(Sources):
 class EngineSettings(Sources):
     """The model, how it answers, and how many of it run where."""
 
-    model: str = Field(default=str(BUNDLED_MODEL), description="checkpoint folder")
+    engine: Literal["native", "openai", "transformers"] = Field(default="native", description="what answers")
+    model: str = Field(
+        default=str(BUNDLED_MODEL), description="checkpoint folder; for the engine openai the model's name there"
+    )
+    frame: Literal["deepseek", "qwen2.5-vl", "qwen3-vl", "gemini", "unit", "json"] | None = Field(
+        default=None, description="how the model points, for engines other than native [by its family, else json]"
+    )
+    send_pixels: int = Field(
+        default=1_000_000, ge=1024, description="engines other than native see an image with at most so many pixels"
+    )
+    batch: int = Field(default=8, ge=1, description="questions that the engine transformers asks at a time")
+    endpoint: str | None = Field(default=None, description="address of the engine openai, up to /v1")
+    key_variable: str = Field(
+        default="OPENAI_API_KEY", description="environment variable, on the workers, that holds the endpoint's key"
+    )
+    requests_in_flight: int = Field(default=64, ge=1, description="requests to the endpoint at a time, of one actor")
+    request_seconds: float = Field(default=120.0, gt=0, description="a request to the endpoint is cut off after this")
+    request_attempts: int = Field(default=5, ge=1, description="a request that fails is sent so often")
+    patience_seconds: float = Field(
+        default=300.0, gt=0, description="an endpoint that refuses or is not there is waited for so long"
+    )
+    price_prompt: float = Field(default=0.0, ge=0, description="money for a million prompt tokens, for run.json's cost")
+    price_output: float = Field(default=0.0, ge=0, description="money for a million output tokens")
     device: Literal["auto", "cpu", "cuda"] = Field(
         default="auto", description="what the model runs on; auto: a GPU if any"
     )

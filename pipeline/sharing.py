@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple
 
-from model.engine import Completion
 from model.pointing import PrimitivesMode
+from model.request import Completion, RequestError
 
 REMEMBERED = 4096  # questions with their completions: some kB each
 
@@ -26,9 +26,9 @@ class Asked(NamedTuple):
 
 
 class Shared(NamedTuple):
-    """A completion, and whether it was made for another row of the same bytes."""
+    """A completion, or why there is none, and whether it was made for another row of the same bytes."""
 
-    completion: Completion
+    completion: Completion | RequestError
     was_shared: bool
 
 
@@ -47,13 +47,13 @@ class SharedAnswers:
     def __init__(self, sampled: bool, remembered: int = REMEMBERED) -> None:
         self._sampled = sampled
         self._remembered = remembered
-        self._answers: OrderedDict[_Key, asyncio.Future[Completion]] = OrderedDict()
+        self._answers: OrderedDict[_Key, asyncio.Future[Completion | RequestError]] = OrderedDict()
 
     async def get(
         self,
         image_sha256: str,
         asked: tuple[Asked, ...],
-        ask: Callable[[tuple[Asked, ...]], Awaitable[list[Completion]]],
+        ask: Callable[[tuple[Asked, ...]], Awaitable[Sequence[Completion | RequestError]]],
     ) -> list[Shared]:
         """The completions of an image's questions, in order. `ask` is called for those that nobody asked lately;
         what it raises is raised here, and to all who wait for the same."""
@@ -81,8 +81,8 @@ class SharedAnswers:
     async def _make(
         self,
         mine: dict[_Key, Asked],
-        futures: dict[_Key, asyncio.Future[Completion]],
-        ask: Callable[[tuple[Asked, ...]], Awaitable[list[Completion]]],
+        futures: dict[_Key, asyncio.Future[Completion | RequestError]],
+        ask: Callable[[tuple[Asked, ...]], Awaitable[Sequence[Completion | RequestError]]],
     ) -> None:
         try:
             completions = await ask(tuple(mine.values()))
@@ -95,3 +95,5 @@ class SharedAnswers:
             raise
         for key, completion in zip(mine, completions, strict=True):
             futures[key].set_result(completion)
+            if isinstance(completion, RequestError) and self._answers.get(key) is futures[key]:
+                del self._answers[key]

@@ -25,6 +25,7 @@ from torch import Tensor
 from model.pointing import Decision, decide
 from model.request import Completion, EngineDead, EngineStats, Request, RequestError, Usage
 from model.sampling import Sampling
+from model.weights import revision
 
 from .frames import Frame
 
@@ -54,7 +55,7 @@ class TransformersEngine:
         self._processor, self._model = _loaded(checkpoint, getattr(torch, kind), self.device)
         self._template = self._processor.chat_template or _PLAIN_TEMPLATE.replace("IMAGE", self._processor.image_token)
         self._ends = _end_ids(self._model, self._processor.tokenizer)
-        self.name = Path(checkpoint).name
+        self.name, self.revision = Path(checkpoint).name, revision(checkpoint)
         self.frame, self._batch, self._max_pixels = frame, batch, max_pixels
         self._stats = EngineStats()
         self._wake = threading.Condition()

@@ -9,15 +9,16 @@ from typing import Any
 
 from PIL import Image
 
-from model.request import Completion, EngineDead, EngineStats, Request, Usage
+from model.request import Completion, EngineDead, EngineStats, Request, RequestError, Usage
 from pipeline.engines import Engine, Maker, Plan
+from pipeline.views import NativeView, View
 from tests.tiny import TINY
 
 
 class NoopEngine:
     """Says how many words each question has."""
 
-    name, revision, config = "noop", "0", TINY
+    name, revision = "noop", "0"
 
     def __init__(self, seconds: float = 0.0) -> None:
         self._seconds = seconds
@@ -49,6 +50,9 @@ class Noop:
     def revision(self, plan: Plan) -> str:
         return self.weights
 
+    def view(self, plan: Plan) -> View:
+        return NativeView(TINY)
+
     def make(self, plan: Plan) -> Engine:
         return NoopEngine(self.seconds)
 
@@ -67,6 +71,9 @@ class Deadly:
     def revision(self, plan: Plan) -> str:
         return self.inner.revision(plan)
 
+    def view(self, plan: Plan) -> View:
+        return self.inner.view(plan)
+
     def make(self, plan: Plan) -> Engine:
         return DeadlyEngine(self.how, self.inner.make(plan))
 
@@ -74,9 +81,9 @@ class Deadly:
 class DeadlyEngine:
     def __init__(self, how: str, inner: Engine) -> None:
         self._how, self._inner = how, inner
-        self.name, self.revision, self.config = inner.name, inner.revision, inner.config
+        self.name, self.revision = inner.name, inner.revision
 
-    async def answer(self, request: Request) -> list[Completion]:
+    async def answer(self, request: Request) -> list[Completion | RequestError]:
         if request.image.getpixel((0, 0)) == DEADLY.getpixel((0, 0)):
             await asyncio.sleep(0.02)  # its neighbours are in the engine by then
             if self._how == "dies":
@@ -84,8 +91,8 @@ class DeadlyEngine:
             if self._how == "exits":
                 os._exit(1)
             await asyncio.sleep(3600)
-        completions = await self._inner.answer(request)
-        return [_babble(made) for made in completions] if self._how == "babbles" else completions
+        outcomes = list(await self._inner.answer(request))
+        return [_babble(made) for made in outcomes] if self._how == "babbles" else outcomes
 
     def stats(self) -> EngineStats:
         return self._inner.stats()
@@ -94,7 +101,8 @@ class DeadlyEngine:
         self._inner.close()
 
 
-def _babble(made: Completion) -> Completion:
+def _babble(made: Completion | RequestError) -> Completion:
     """Half a surrogate for questions of three words, no text at all for those of two."""
+    assert isinstance(made, Completion), made
     texts: dict[str, Any] = {"</think>3": "\ud83c", "</think>2": None}
     return replace(made, text=texts.get(made.text, made.text))

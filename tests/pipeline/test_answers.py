@@ -18,15 +18,16 @@ from model.engine import Completion, Usage
 from model.primitives import format_boxes, format_points, parse, well_formed
 from model.prompt import END_THINK, THINK
 from model.tasks.suite import to_pixels
-from pipeline.answers import Author, answer_row, error_row, in_image_frame, response_of
+from pipeline.answers import Author, answer_row, error_row, response_of
 from pipeline.decoding import check, decode
 from pipeline.rows import ANSWERS
+from pipeline.views import NativeView
 from tests.model.test_primitives import FRAGMENTS, boxes, points
 from tests.pipeline.pictures import encoded, found_box, picture, turned
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=UTC)
 CONFIG = Config(vision_min_pixels=126 * 126, vision_max_n_token=384)
-AUTHOR = Author("run-1", "tiny", "cafe", CONFIG)
+AUTHOR = Author("run-1", "tiny", "cafe", NativeView(CONFIG))
 
 
 def image_row(width: int, height: int, *questions: str | None) -> dict[str, Any]:
@@ -110,7 +111,9 @@ def test_a_known_box_comes_back_through_odd_sizes_and_orientations(
     assert np.abs(np.subtract(got, clipped) / edges).max() <= 0.015
 
 
-AUTHOR_OF = {frame: replace(AUTHOR, config=replace(CONFIG, primitive_frame=frame)) for frame in ("image", "canvas")}
+AUTHOR_OF = {
+    frame: replace(AUTHOR, view=NativeView(replace(CONFIG, primitive_frame=frame))) for frame in ("image", "canvas")
+}
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3000, 20), (20, 3000), (8000, 31), (701, 1)])
@@ -173,12 +176,13 @@ def test_a_response_comes_back_from_its_row_but_for_the_think_that_opens_it(text
 @given(text=responses, size=st.tuples(st.integers(30, 400), st.integers(30, 400)))
 def test_numbers_of_the_canvas_become_the_images_and_nothing_is_mended(text: str, size: tuple[int, int]) -> None:
     config = replace(CONFIG, primitive_frame="canvas")
-    moved = in_image_frame(text, size, config)
+    view = NativeView(config)
+    moved = view.judged(text, size)
     assert well_formed(moved) == well_formed(text)
-    assert in_image_frame(text, size, CONFIG) == text
+    assert NativeView(CONFIG).judged(text, size) == text
     if not well_formed(text):
         return
-    row = typed(answer_row(replace(AUTHOR, config=config), image_row(*size), 0, completion(text), NOW))
+    row = typed(answer_row(replace(AUTHOR, view=view), image_row(*size), 0, completion(text), NOW))
     for found, pixels in zip(parse(moved), row["primitives"], strict=True):
         due = [pixels[name] for name in ("x1", "y1", "x2", "y2") if pixels[name] is not None]
         assert to_pixels(found.frame, size) == pytest.approx(due, abs=max(size) / 999)

@@ -14,8 +14,8 @@ from PIL import Image
 
 from model.config import Config
 from model.image import plan, to_canvas
-from pipeline.canvas import canvas_for
 from pipeline.decoder_process import Canvas, Question, answer, fitted, pack_answer, read_answer
+from pipeline.views import NativeView
 from tests.conftest import DEFAULT_CHECKPOINT
 from tests.pipeline.pictures import broken_pictures, encoded, picture
 
@@ -46,7 +46,7 @@ def test_pixels_beyond_the_room_for_them_are_an_error() -> None:
 @settings(deadline=None, max_examples=60)
 @given(SIDES, SIDES, st.sampled_from([CONFIG, Config(), replace(CONFIG, vision_max_n_token=40)]))
 def test_the_canvas_is_the_models_own_and_the_model_takes_it_as_it_is(width: int, height: int, config: Config) -> None:
-    canvas = canvas_for(width, height, config)
+    canvas = NativeView(config).canvas((width, height))
     if canvas is None:
         return
     pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
@@ -60,7 +60,7 @@ def test_the_canvas_is_the_models_own_and_the_model_takes_it_as_it_is(width: int
 def test_most_sizes_have_a_canvas() -> None:
     sizes = [(64, 64), (256, 256), (756, 756), (640, 480), (1920, 1080), (4000, 3000), (3000, 4000), (100, 2000)]
     for config in (CONFIG, Config()):
-        assert all(canvas_for(*size, config) for size in sizes)
+        assert all(NativeView(config).canvas(size) for size in sizes)
 
 
 def test_broken_pictures_answer_with_their_errors() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from model.request import Request
+from model.request import Completion, Request
 from pipeline.engines import ENGINES, Plan, conditions, kv_budget_bytes
 from pipeline.settings import Settings
 from tests.pipeline.noop import Noop
@@ -44,4 +44,5 @@ def test_any_engine_that_keeps_the_protocol_will_do() -> None:
 
     engine = Noop().make(plan())
     (completion,) = asyncio.run(engine.answer(Request(picture(), ("How many words?",))))
+    assert isinstance(completion, Completion)
     assert completion.text == "</think>3" and engine.stats().answers == 1

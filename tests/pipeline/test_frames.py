@@ -152,12 +152,10 @@ def test_the_answer_is_what_follows_the_last_answer_mark_or_the_words_around_the
     assert frame_of("qwen3-vl").read(text, ORIGINAL, SENT).answer == answer
 
 
-def test_reasoning_keeps_whatever_the_answer_was_taken_out_of() -> None:
+def test_the_answer_of_a_wrapped_object_is_its_own_field() -> None:
     text = 'I look.</think>{"objects": [{"box": [1, 2, 3]}], "answer": 4}'
-    reading = frame_of("json").read(text, ORIGINAL, SENT)
-    assert reading.answer == "4"
-    assert reading.reasoning == 'I look.\n{"objects": [{"box": [1, 2, 3]}], "answer": 4}'
-    assert frame_of("json").read("Two.", ORIGINAL, SENT).reasoning == ""
+    assert frame_of("json").read(text, ORIGINAL, SENT).answer == "4"
+    assert frame_of("json").read("Two.", ORIGINAL, SENT).answer == "Two."
 
 
 def test_tags_are_read_as_the_native_model_writes_them() -> None:

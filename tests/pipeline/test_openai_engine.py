@@ -15,9 +15,10 @@ from PIL import Image
 
 from model.request import Completion, Request, RequestError
 from model.sampling import Sampling
+from pipeline.endpoint import Endpoint
 from pipeline.frames import frame_of
-from pipeline.openai_engine import Endpoint, OpenAIEngine
-from tests.pipeline.endpoint import Answer, Asked, Server, after, completion, free_port, serving
+from pipeline.openai_engine import OpenAIEngine
+from tests.pipeline.chat_server import Answer, Asked, Server, after, completion, free_port, serving
 
 Ask = Callable[[OpenAIEngine, Server], Awaitable[Any]]
 
@@ -35,7 +36,7 @@ def run(answer: Answer, ask: Ask, frame: str = "json", **settings: Any) -> Any:
             try:
                 return await ask(engine, server)
             finally:
-                await engine.close()
+                engine.close()
 
     return asyncio.run(whole())
 
@@ -208,7 +209,7 @@ def test_a_server_that_is_not_there_for_a_while_loses_nothing() -> None:
         await asyncio.sleep(0.3)
         async with serving(replies(good), port):
             outcomes = await asked
-            await engine.close()
+            engine.close()
         return outcomes
 
     assert [type(outcome) for (outcome,) in asyncio.run(whole())] == [Completion] * 8
@@ -219,7 +220,7 @@ def test_a_server_that_never_comes_is_an_error_when_patience_is_over() -> None:
         endpoint = Endpoint(f"http://127.0.0.1:{free_port()}/v1", "m", patience_s=0.1)
         engine = OpenAIEngine(endpoint, frame_of("json"))
         (outcome,) = await engine.answer(request())
-        await engine.close()
+        engine.close()
         return outcome
 
     outcome = asyncio.run(whole())

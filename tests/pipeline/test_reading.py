@@ -16,7 +16,7 @@ from pipeline.reading import due_rows
 from pipeline.rows import IMAGE_ROWS
 from pipeline.settings import Settings
 
-TERMS = Conditions("native", "abc", 256, "auto", 0.0, None, None)
+TERMS = Conditions("native", "abc", 256, "auto", None, None, 0.0, None, None)
 
 
 @pytest.fixture

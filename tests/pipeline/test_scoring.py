@@ -14,10 +14,11 @@ from model.tasks.suite import to_frame
 from pipeline.answers import Author, answer_row, error_row
 from pipeline.cases import Asked
 from pipeline.scoring import Scored, errors_of, figures, score_rows
+from pipeline.views import NativeView
 from tests.squares import SQUARES
 
-NOW, CONFIG = datetime(2026, 1, 2, tzinfo=UTC), Config()
-AUTHOR = Author("run-1", "tiny", "cafe", CONFIG)
+NOW, VIEW = datetime(2026, 1, 2, tzinfo=UTC), NativeView(Config())
+AUTHOR = Author("run-1", "tiny", "cafe", VIEW)
 
 
 def asked(count: int) -> list[Asked]:
@@ -44,7 +45,7 @@ def scored(texts: list[str | None]) -> list[Scored]:
     cases = asked(len(texts) + 1)
     rows = [row(one, str(n), text) for n, (one, text) in enumerate(zip(cases, texts, strict=False))]
     places = {(str(n), "0"): one for n, one in enumerate(cases)}
-    return score_rows(places, reversed(rows), CONFIG)
+    return score_rows(places, reversed(rows), VIEW)
 
 
 def test_every_case_gets_the_verdict_of_its_own_row_whatever_their_order() -> None:
@@ -65,7 +66,7 @@ def test_an_error_and_a_row_that_never_came_are_wrong_and_shown() -> None:
         assert set(verdict.parts.values()) == {0.0} and verdict.iou in (None, 0.0)
     boxless = next(one for one in asked(50) if not one.case.boxes)
     assert SQUARES.judge(boxless.case, "").score > 0  # silence earns something there, an error does not
-    (silent,) = score_rows({("0", "0"): boxless}, [], CONFIG)
+    (silent,) = score_rows({("0", "0"): boxless}, [], VIEW)
     assert silent.verdict.score == 0
 
 
@@ -90,11 +91,11 @@ def test_a_malformed_response_is_not_mended_on_the_way() -> None:
     frame = to_frame(one.case.boxes[0] if one.case.boxes else (), one.case.size)
     good, bad = (f"{text}</think>1" for text in (format_boxes("it", [frame]), "<｜box｜>[[01,2,3,4]]<｜/box｜>"))
     broken = f"</think>1<｜box｜>[[{','.join(map(str, frame))}]]"
-    found = [score_rows({("0", "0"): one}, [row(one, "0", text)], CONFIG)[0].verdict for text in (good, bad, broken)]
+    found = [score_rows({("0", "0"): one}, [row(one, "0", text)], VIEW)[0].verdict for text in (good, bad, broken)]
     assert [verdict.well_formed for verdict in found] == [True, False, False]
 
 
 def test_a_row_that_answers_no_case_is_our_mistake() -> None:
     (one,) = asked(1)
     with pytest.raises(AssertionError, match="answer no case"):
-        score_rows({}, [row(one, "9", "</think>1")], CONFIG)
+        score_rows({}, [row(one, "9", "</think>1")], VIEW)
