@@ -151,9 +151,9 @@ def judge(case: Case, response: str) -> Verdict:
     start, goal = truth["start"], truth["goal"]
     answer = final_answer(response)
     found = parse(response)
-    thinking = [p for p in found if answer is None or p.part == "reasoning"]
+    thoughts = [p for p in found if answer is None or p.part == "reasoning"]
     final = [p for p in found if answer is not None and p.part == "answer"]
-    walk = follow(maze, start, moves(thinking, truth["size"]))
+    walk = follow(maze, start, moves(thoughts, truth["size"]))
     way = [point for points in moves(final, truth["size"]) for point in points]
     exact = same_answer(answer, case.answer)
     if truth["solvable"]:

@@ -178,8 +178,8 @@ def _flat(rng: np.random.Generator, width: int, height: int) -> None:
 
 
 def _gradient(rng: np.random.Generator, width: int, height: int) -> _Weights:
-    across, down = (np.linspace(*rng.permutation(2), count) for count in (width, height))
-    share = rng.random()
+    fx, fy, share = int(rng.integers(2)), int(rng.integers(2)), rng.random()
+    across, down = np.linspace(fx, 1 - fx, width), np.linspace(fy, 1 - fy, height)
     return ((share * across + (1 - share) * down[:, None]) * 255).astype(np.uint8)
 
 

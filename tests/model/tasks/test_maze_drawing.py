@@ -73,6 +73,15 @@ def test_a_maze_lies_inside_its_image_and_its_corridors_are_wide_enough(
     assert apart.min() > 0.97 * placement.pitch
 
 
+def test_the_thickest_walls_stay_on_the_image() -> None:
+    grid = rectangular(3, 3)  # the widest corridors, so the thickest walls
+    for seed in range(200):
+        placement = place(np.random.default_rng(seed), grid, (168, 210), 14.0)
+        corners = placement.pixels(grid.pieces.reshape(-1, 2))
+        assert corners.min() > placement.thickness / 2
+        assert (np.array(placement.size) - corners).min() > placement.thickness / 2
+
+
 def test_a_grid_too_large_for_its_image_is_refused() -> None:
     with pytest.raises(AssertionError):
         place(np.random.default_rng(0), rectangular(16, 16), (168, 168), 14.0)

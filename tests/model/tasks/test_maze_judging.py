@@ -92,6 +92,16 @@ def test_exploring_stops_counting_at_the_first_wall_and_the_walls_are_counted() 
     assert walk.violations == 1 and walk.explored == {0, 1} and walk.legal == {(0, 1)}
 
 
+def test_what_is_seen_after_a_wall_was_crossed_is_not_explored() -> None:
+    walk = follow(FIELD, 0, [[(5, 5), (25, 5)], [(5, 5), (15, 5)]])
+    assert walk.violations == 1 and walk.explored == {0} and walk.legal == {(0, 1)}
+
+
+def test_a_list_cannot_begin_anew_behind_the_wall_of_a_visited_cell() -> None:
+    narrow = Field(ROOMS | {"centres": [[5, 5], [11, 5], [25, 5]]})
+    assert follow(narrow, 1, [[(9, 9.5)]]).violations == 1
+
+
 def test_a_new_list_may_begin_where_one_has_been_and_nowhere_else() -> None:
     assert follow(FIELD, 0, [[(5, 5), (15, 5)], [(4, 6), (15, 5)]]).violations == 0
     assert follow(FIELD, 0, [[(5, 5)], [(25, 5)]]).violations == 1
