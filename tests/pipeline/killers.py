@@ -55,5 +55,5 @@ def plant(folder: Path) -> Path:
 
 
 def killer(order: str) -> bytes:
-    """A JPEG that makes its decoder segfault | exit | babble | hang | eat | once:FOLDER (segfault unless that exists)."""
+    """Makes its decoder segfault | exit | babble | hang | eat | once:FOLDER (a segfault unless that exists)."""
     return encoded(picture(), "JPEG", comment=order.encode())
