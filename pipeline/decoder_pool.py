@@ -121,7 +121,7 @@ class _Process:
             child.stdin.write(question._replace(shared_bytes=len(shared)).pack())
             child.stdin.flush()
             found = read_answer(lambda size: self._read(child, size, question.seconds + _GRACE_SECONDS))
-        except (_Died, BrokenPipeError) as error:
+        except (_Died, BrokenPipeError, ValueError) as error:
             raise self._obituary(child, question.seconds, error) from None
         result = shared[:pixel_bytes] if "error" not in found else b""
         self._images += 1
@@ -180,9 +180,13 @@ class _Process:
         return got
 
     def _obituary(self, child: subprocess.Popen[bytes], seconds: float, seen: Exception) -> _Died:
-        if isinstance(seen, _Died) and seen.hung:
+        if isinstance(seen, ValueError) or (isinstance(seen, _Died) and seen.hung):
             child.kill()
-        status = child.wait()
+        try:
+            status = child.wait(_GRACE_SECONDS)
+        except subprocess.TimeoutExpired:  # it closed its end and lives on
+            child.kill()
+            status = child.wait()
         self.end()
         if (isinstance(seen, _Died) and seen.hung) or status == -signal.SIGALRM:
             return _Died(f"was not done after {seconds:g} s (decode_seconds) and was ended", hung=True)

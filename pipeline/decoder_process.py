@@ -26,6 +26,7 @@ READY = b"ready"
 _QUESTION = struct.Struct("<?QQQdII?")
 _LENGTH = struct.Struct("<I")
 _SPARE_BYTES = 256 << 20  # over what an image itself explains
+_LONGEST_ANSWER = 1 << 20  # a process gone mad must not fill the memory of the one that asked
 _OPEN_FILES = 32
 GREY = (127, 127, 127)
 
@@ -69,9 +70,9 @@ def pack_answer(answer: Mapping[str, Any]) -> bytes:
 
 
 def read_answer(read: Any) -> dict[str, Any]:
-    """An answer by `read(num_bytes)`, which returns so many bytes or raises."""
+    """An answer by `read(num_bytes)`, which returns so many bytes or raises. ValueError when it is none."""
     (length,) = _LENGTH.unpack(read(_LENGTH.size))
-    return json.loads(read(length))
+    return json.loads(read(min(length, _LONGEST_ANSWER)))
 
 
 def fitted(picture: Image.Image, canvas: Canvas | None) -> Image.Image:

@@ -64,9 +64,10 @@ class Web:
         self._gates: OrderedDict[str, HostGate] = OrderedDict()
         self._loop = asyncio.new_event_loop()
         self._loop.set_default_executor(ThreadPoolExecutor(_LOOKUPS, thread_name_prefix="resolve"))
-        threading.Thread(target=self._loop.run_forever, name="web", daemon=True).start()
+        thread = threading.Thread(target=self._loop.run_forever, name="web", daemon=True)
+        thread.start()
         self._session = asyncio.run_coroutine_threadsafe(_session(access), self._loop).result()
-        weakref.finalize(self, _end, self._loop, self._session)
+        weakref.finalize(self, _end, thread, self._loop, self._session)
 
     def read(self, address: WebAddress, max_bytes: int) -> tuple[bytes, int]:
         """The bytes behind an address and the attempts they took. ImageError, stage fetch, when they can't be had."""
@@ -143,9 +144,14 @@ async def _session(access: Access) -> aiohttp.ClientSession:
     )
 
 
-def _end(loop: asyncio.AbstractEventLoop, session: aiohttp.ClientSession) -> None:
-    asyncio.run_coroutine_threadsafe(session.close(), loop).result(timeout=10)
-    loop.call_soon_threadsafe(loop.stop)
+def _end(thread: threading.Thread, loop: asyncio.AbstractEventLoop, session: aiohttp.ClientSession) -> None:
+    async def close() -> None:
+        await session.close()
+        loop.stop()
+
+    asyncio.run_coroutine_threadsafe(close(), loop)
+    if threading.current_thread() is not thread:  # which may be the one that lets go of the client last
+        thread.join(timeout=10)
 
 
 class _Clock:

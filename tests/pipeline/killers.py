@@ -25,6 +25,13 @@ if "pipeline.decoder_process" in sys.orig_argv:
             ctypes.string_at(0)
         elif order == b"exit":
             os._exit(3)
+        elif order == b"babble":
+            for fd in range(3, 32):
+                try:
+                    os.write(fd, bytes([255]) * 9)
+                except OSError:
+                    pass
+            os._exit(3)
         elif order == b"hang":
             while True:
                 pass
@@ -48,5 +55,5 @@ def plant(folder: Path) -> Path:
 
 
 def killer(order: str) -> bytes:
-    """A JPEG that does to its decoder: segfault | exit | hang | eat | once:FOLDER (a segfault unless it exists)."""
+    """Makes its decoder segfault | exit | babble | hang | eat | once:FOLDER (a segfault unless that exists)."""
     return encoded(picture(), "JPEG", comment=order.encode())

@@ -69,7 +69,9 @@ def test_errors_are_those_of_decoding_here(pool: DecoderPool) -> None:
         pool.check(bytes(1_000_001))
 
 
-@pytest.mark.parametrize(("order", "said"), [("segfault", "died of SIGSEGV"), ("exit", "exited with status 3")])
+@pytest.mark.parametrize(
+    ("order", "said"), [("segfault", "died of SIGSEGV"), ("exit", "exited with status 3"), ("babble", "on this image")]
+)
 def test_an_image_that_kills_its_process_is_named_after_two_deaths(pool: DecoderPool, order: str, said: str) -> None:
     error = error_of(pool, killer(order))
     assert (error.stage, error.kind, error.attempts) == ("decode", "crashed", 2) and said in error.message

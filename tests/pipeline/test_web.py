@@ -7,6 +7,7 @@ import socket
 import ssl
 import threading
 import time
+import tracemalloc
 import zlib
 from pathlib import Path
 from typing import Any
@@ -124,8 +125,11 @@ def test_bytes_are_counted_as_they_come_whatever_the_headers_say() -> None:
 def test_packed_bodies_are_unpacked_under_the_same_limit(coding: str, pack: Any) -> None:
     assert fetched(lambda connection, *_: respond(connection, pack(BODY), Content_Encoding=coding))[0] == (BODY, 1)
     bomb = pack(bytes(50_000_000))
+    tracemalloc.start()
     got = fetched(lambda connection, *_: respond(connection, bomb, Content_Encoding=coding))[0]
-    assert got == ("too_many_bytes", 1)
+    _, most_held = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert got == ("too_many_bytes", 1) and most_held < 10_000_000
     cut = pack(BODY)[:-9]
     assert fetched(lambda connection, *_: respond(connection, cut, Content_Encoding=coding))[0] == ("truncated", 3)
 
@@ -165,6 +169,27 @@ def test_redirects_are_followed_five_times_and_judged_each_time() -> None:
     elsewhere = fetched(lambda c, *_: respond(c, status="301 M", Location="http://127.0.0.2:9/"))
     assert elsewhere[0] == ("refused_address", 1)
     assert fetched(lambda c, *_: respond(c, status="301 M", Location="http://["))[0] == ("bad_address", 1)
+
+
+@pytest.mark.parametrize(
+    ("access", "location", "kind"),
+    [
+        (
+            Access(("http",), hosts=("127.0.0.1",), networks=("127.0.0.0/8",)),
+            "http://127.0.0.3:{port}/",
+            "refused_host",
+        ),
+        (Access(("http",), networks=("127.0.0.0/8",)), "https://127.0.0.1:{port}/", "unsupported_scheme"),
+        (Access(("http",), networks=("127.0.0.0/8",)), "http://me:pass@127.0.0.1:{port}/", "bad_address"),
+    ],
+)
+def test_a_redirect_is_held_to_hosts_and_schemes_too(access: Access, location: str, kind: str) -> None:
+    places: list[str] = []
+    with ScriptedServer(lambda connection, *_: respond(connection, status="302 F", Location=places[0])) as server:
+        places.append(location.format(port=server.port))
+        with recorded_connections() as connections, pytest.raises(ImageError) as caught:
+            Web(access, PATIENCE).read(access.web(server.url), 1000)
+    assert caught.value.kind == kind and len(connections) == 1
 
 
 def test_a_certificate_must_be_vouched_for_and_for_the_name_that_was_asked(
