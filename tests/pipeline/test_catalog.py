@@ -33,7 +33,7 @@ def rows_of(catalog: Catalog) -> list[dict[str, Any]]:
 
 BYTES = pa.array([b"one", b"two", None], pa.binary())
 IDS = ["a", "b", "c"]
-CONDITIONS = Conditions("native", "abc", 256, "auto", 0.0, None, None)
+CONDITIONS = Conditions("native", "abc", 256, "auto", None, None, 0.0, None, None)
 
 
 def test_a_column_of_bytes_is_read(tmp_path: Path) -> None:

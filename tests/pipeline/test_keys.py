@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pipeline.keys import Asked, Conditions, among, mode_of, row_keys, short
 
-HERE = Conditions("native", "abc", 256, "auto", 0.0, None, None)
+HERE = Conditions("native", "abc", 256, "auto", None, None, 0.0, None, None)
 ASKED = Asked("i", "x.png", ["Where?", "How many?"], ["on", "off"])
 
 
