@@ -84,7 +84,7 @@ class DeadlyEngine:
         self.name, self.revision = inner.name, inner.revision
 
     async def answer(self, request: Request) -> list[Completion | RequestError]:
-        if request.image.getpixel((0, 0)) == DEADLY.getpixel((0, 0)):
+        if request.image.getpixel((30, 20)) == DEADLY.getpixel((0, 0)):
             await asyncio.sleep(0.02)  # its neighbours are in the engine by then
             if self._how == "dies":
                 raise EngineDead("the engine stopped: it was told to")

@@ -31,6 +31,7 @@ def row(one: Asked, place: str, text: str | None, tokens: int = 10) -> dict[str,
         "image_id": place,
         "image_uri": None,
         "image_sha256": "00",
+        "notes": None,
         "questions": [one.case.question],
     }
     image |= {"image_width": one.case.size[0], "image_height": one.case.size[1]}
