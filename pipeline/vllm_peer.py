@@ -81,10 +81,7 @@ def measure(work: Work) -> dict[str, float]:
     for batch in work.batches:
         seconds = []
         for run in range(work.repeats + 1):
-            prompts = [
-                {"prompt_token_ids": [(run + 7 * row + 13 * place) % work.vocab_size for place in range(work.prompt_tokens)]}
-                for row in range(batch)
-            ]
+            prompts = [{"prompt_token_ids": _words(work, run + 7 * row)} for row in range(batch)]
             started = time.perf_counter()
             outputs = llm.generate(prompts, sampling, use_tqdm=False)
             seconds.append(time.perf_counter() - started)
@@ -92,6 +89,10 @@ def measure(work: Work) -> dict[str, float]:
             assert produced == batch * work.output_tokens, (produced, batch)
         rates[str(batch)] = batch * work.output_tokens / statistics.median(seconds[1:])
     return rates
+
+
+def _words(work: Work, first: int) -> list[int]:
+    return [(first + 13 * place) % work.vocab_size for place in range(work.prompt_tokens)]
 
 
 def main(argument: str) -> None:
