@@ -59,6 +59,13 @@ def config_of(work: Work) -> dict[str, Any]:
     }
 
 
+def parameters(work: Work) -> int:
+    """How many weights the model has."""
+    attention = work.hidden_size * work.head_dim * (2 * work.heads + 2) + 2 * work.head_dim
+    layer = attention + 3 * work.hidden_size * work.intermediate_size + 2 * work.hidden_size
+    return work.layers * layer + 2 * work.vocab_size * work.hidden_size + work.hidden_size
+
+
 def measure(work: Work) -> dict[str, float]:
     """Output tokens/s by number of requests; medians of `repeats`, after one run that does not count."""
     from vllm import LLM, SamplingParams

@@ -141,8 +141,42 @@ def test_the_work_is_shared_evenly_and_nothing_twice() -> None:
 
 
 def test_what_numba_can_not_run_goes_to_the_dense_runner() -> None:
+    model = tiny_model(TINY)
+    for layer in model.each_layer():
+        layer.ffn.pack()
+    cache = Cache(TINY, BUDGET, torch.float32, CPU, 100)
+    assert isinstance(runner_of(model, cache, 1), DenseRunner)
+
+
+@pytest.mark.parametrize("has_instructions", [True, False])
+def test_bf16_is_packed_where_the_cpu_multiplies_it(has_instructions: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("model.runner.multiplies_bf16", lambda: has_instructions)
     cache = Cache(TINY, BUDGET, torch.bfloat16, CPU, 100)
-    assert isinstance(runner_of(tiny_model(TINY).bfloat16(), cache, 1), DenseRunner)
+    runner = runner_of(tiny_model(TINY).bfloat16(), cache, 1)
+    assert isinstance(runner, PackedRunner if has_instructions else DenseRunner)
+    runner.close()
+
+
+def test_packed_bf16_is_no_further_from_fp32_than_dense_bf16() -> None:
+    threads = torch.get_num_threads()
+    exact, narrow = tiny_model(TINY, seed=3), tiny_model(TINY, seed=3).bfloat16()
+    logits = []
+    for model, kind in ((exact, DenseRunner), (narrow, DenseRunner), (narrow, PackedRunner)):
+        cache = Cache(TINY, BUDGET, model.embed.weight.dtype, CPU, 100)
+        runner: Runner = DenseRunner(model, cache) if kind is DenseRunner else PackedRunner(model, cache, 2)
+        sequences, given = [], []
+        for number in range(6):  # images, then a run of words, then one word at a time
+            ids, picture = picture_of(model, 168, 168 + 60 * number, number)
+            sequences += cache.reserve(cache.layout.footprint(len(ids), [60]))
+            runner.run([Feed(sequences[-1], ids, picture, wanted=False)])
+        for step, length in enumerate((20, 1, 1, 5, 1)):
+            given.append(runner.run([Feed(one, text(length, step + n)) for n, one in enumerate(sequences)]))
+        runner.close()
+        logits.append(torch.cat(given))
+    torch.set_num_threads(threads)
+    dense_error, packed_error = ((some - logits[0]).square().mean().sqrt() for some in logits[1:])
+    assert 0 < packed_error <= 1.2 * dense_error, (packed_error, dense_error)
+    assert packed_error < 0.1 * logits[0].std()
 
 
 def test_a_cut_span_and_a_sequence_without_room_are_refused_by_both(pair: Pair) -> None:
