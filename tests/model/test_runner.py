@@ -181,9 +181,10 @@ def test_packed_bf16_is_no_further_from_fp32_than_dense_bf16() -> None:
         runner.close()
         logits.append(torch.cat(given))
     torch.set_num_threads(threads)
-    dense_error, packed_error = ((some - logits[0]).square().mean().sqrt() for some in logits[1:])
+    # The median: an expert or an entry chosen otherwise moves a few rows far, whichever runner it happens to.
+    dense_error, packed_error = ((some - logits[0]).abs().median() for some in logits[1:])
     assert 0 < packed_error <= 1.2 * dense_error, (packed_error, dense_error)
-    assert packed_error < 0.1 * logits[0].std()
+    assert packed_error < 0.05 * logits[0].std()
 
 
 def test_a_cut_span_and_a_sequence_without_room_are_refused_by_both(pair: Pair) -> None:
