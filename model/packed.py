@@ -14,12 +14,14 @@ from concurrent.futures import ThreadPoolExecutor, wait
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .cache import Cache, CachedSequence
 from .image import plan, span
 from .kernels import attention, streams
-from .packed_layer import PackedLayer, Pass
+from .packed_attention import Blocks, Pass
+from .packed_layer import PackedLayer, arrays
 from .packed_vision import PackedVision
 from .runner import Feed, Picture
 from .vision_language_model import VisionLanguageModel
@@ -36,8 +38,8 @@ class PackedRunner:
         self.vision = PackedVision(model)
         self.layers = [PackedLayer(layer, pool) for layer, pool in zip(model.each_layer(), cache.layers, strict=True)]
         self._frequencies = {layer.compressed: torch.from_numpy(layer.frequencies) for layer in self.layers}
-        head = (model.hc_head_fn, model.hc_head_base, model.hc_head_scale, model.norm.weight)
-        self._head = tuple(tensor.detach().numpy() for tensor in head)
+        self._collapse = arrays(model.hc_head_fn, model.hc_head_base, model.hc_head_scale, model.norm.weight)
+        self._head = model.head.weight.float()  # logits in bf16 would be full of ties
         # One core a thread: torch's own threads would wait for each other many times a layer. The setting reaches
         # beyond the thread that makes it (MKL has one for the process), so close() takes it back.
         self._threads_before, self._shares = torch.get_num_threads(), threads
@@ -46,13 +48,18 @@ class PackedRunner:
 
     def run(self, feeds: Sequence[Feed]) -> Tensor:
         shares = split(feeds, self._shares)
-        running = [self._threads.submit(self._run, [feeds[number] for number in share]) for share in shares]
+        wanted = np.cumsum([feed.wanted for feed in feeds]) - 1  # the row of each feed's logits
+        logits = torch.empty(int(wanted[-1]) + 1 if feeds else 0, self.config.vocab_size)
+        running = []
+        for share in shares:
+            rows = torch.tensor([wanted[number] for number in share if feeds[number].wanted], dtype=torch.int64)
+            running.append(self._threads.submit(self._run, [feeds[number] for number in share], logits, rows))
         wait(running)
-        logits = [done.result() for done in running]
+        for done in running:
+            done.result()
         for feed in feeds:
             feed.sequence.length += len(feed.ids)
-        numbers = torch.tensor([number for share in shares for number in share if feeds[number].wanted])
-        return torch.cat(logits)[numbers.argsort()] if logits else torch.zeros(0, self.config.vocab_size)
+        return logits
 
     def close(self) -> None:
         self._threads.shutdown()
@@ -67,27 +74,29 @@ class PackedRunner:
         # Into slot 0 and page 0 of a cache that nobody uses yet.
         pages = [0] * -(-len(types) // self.cache.layout.page_tokens)
         ids = [config.vocab_size + kind for kind in types]
-        self._threads.submit(self._run, [Feed(CachedSequence(0, pages, 0), ids, picture)]).result()
+        nowhere = torch.empty(1, config.vocab_size), torch.zeros(1, dtype=torch.int64)
+        self._threads.submit(self._run, [Feed(CachedSequence(0, pages, 0), ids, picture)], *nowhere).result()
 
     @torch.inference_mode()
-    def _run(self, feeds: list[Feed]) -> Tensor:
+    def _run(self, feeds: list[Feed], logits: Tensor, rows: Tensor) -> None:
+        """One share: what is wanted of it goes to `rows` of `logits`."""
         pictures = {id(feed.picture): feed.picture for feed in feeds if feed.picture is not None}
         self.vision.see([picture for picture in pictures.values() if picture.features is None])
         batch = self._pack(feeds)
         kept = self._embed(feeds, batch)[:, None].repeat(1, self.config.hc_mult, 1)  # [N, S, H]
         for layer in self.layers[:-1]:
-            kept = layer(kept, batch, batch.every_row)
+            kept = layer(kept, batch, batch.every)
         # In the last layer the other tokens leave their raw and compressed entries, and nobody reads more of them.
-        kept = self.layers[-1](kept, batch, batch.wanted_rows)
+        kept = self.layers[-1](kept, batch, batch.wanted)
         hidden = torch.empty(len(kept), self.config.hidden_size)
         eps = np.float32(self.config.hc_eps), np.float32(self.config.rms_norm_eps)
-        streams.collapse(kept.numpy(), *self._head, *eps, hidden.numpy())
-        return self.model.head(hidden)
+        streams.collapse(kept.numpy(), *self._collapse, *eps, hidden.numpy())
+        logits[rows] = F.linear(hidden, self._head)
 
     def _embed(self, feeds: list[Feed], batch: Pass) -> Tensor:
         seen = [feed.picture.features for feed in feeds if feed.picture and feed.picture.features is not None]
         ids_BT = torch.from_numpy(batch.ids)[None]
-        return self.model.embed_prompt(ids_BT, torch.cat(seen)[None] if seen else None)[0]
+        return self.model.embed_prompt(ids_BT, torch.cat(seen)[None] if seen else None)[0].float()
 
     def _pack(self, feeds: list[Feed]) -> Pass:
         config, sequences = self.config, [feed.sequence for feed in feeds]
@@ -108,19 +117,19 @@ class PackedRunner:
         wanted = offsets[1:][[feed.wanted for feed in feeds]] - 1
         table = self.cache.page_table(sequences, (starts + lengths).tolist()).numpy()
         slots = np.array([sequence.slot for sequence in sequences])
-        return Pass(
-            ids, positions, sequence_of, offsets, starts, slots, table, first, last, every_row, wanted, turns
-        )  # fmt: skip
+        blocks = [Blocks.of(rows, sequence_of, first, last) for rows in (every_row, wanted)]
+        return Pass(ids, positions, sequence_of, offsets, starts, slots, table, first, last, *blocks, turns)
 
 
 def split(feeds: Sequence[Feed], shares: int) -> list[list[int]]:
     """The numbers of the feeds in `shares` or more of about equal work, those of one picture together, none empty."""
     groups: dict[int, list[int]] = {}
     for number, feed in enumerate(feeds):
-        groups.setdefault(id(feed.picture if feed.picture is not None else feed), []).append(number)
-    costs = {key: sum(len(feeds[number].ids) for number in members) for key, members in groups.items()}
-    for key, (number, *_) in groups.items():
-        picture: Picture | None = feeds[number].picture
+        groups.setdefault(-number if feed.picture is None else id(feed.picture), []).append(number)
+    costs = {}
+    for key, members in groups.items():
+        costs[key] = len(feeds[members[0]].ids) if len(members) == 1 else sum(len(feeds[n].ids) for n in members)
+        picture = feeds[members[0]].picture
         if picture is not None and picture.features is None:
             costs[key] += int(len(picture.patches) * PATCH_COST)
     shares = max(shares, -(-sum(costs.values()) // SHARE_TOKENS))

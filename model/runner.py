@@ -59,10 +59,16 @@ def runner_of(model: VisionLanguageModel, cache: Cache, threads: int) -> Runner:
     weight = model.embed.weight
     packed_experts = any(isinstance(module, PackedLinear) for module in model.modules())
     compiled = importlib.util.find_spec("numba") is not None
-    if weight.device.type == "cpu" and weight.dtype == torch.float32 and compiled and not packed_experts:
+    fast = weight.dtype == torch.float32 or (weight.dtype == torch.bfloat16 and multiplies_bf16())
+    if weight.device.type == "cpu" and fast and compiled and not packed_experts:
         from .packed import PackedRunner  # numba is not needed to import `model`
 
         return PackedRunner(model, cache, threads)
     from .dense import DenseRunner
 
     return DenseRunner(model, cache)
+
+
+def multiplies_bf16() -> bool:
+    """Whether this CPU has instructions for products in bf16; without them they are many times slower than in fp32."""
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()

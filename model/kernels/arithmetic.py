@@ -1,4 +1,8 @@
-"""What the other kernels are made of: exp, RMSNorm, rotary positions, SwiGLU."""
+"""What the other kernels are made of: stored numbers, exp, RMSNorm, rotary positions, SwiGLU.
+
+Arrays of activations and cache entries hold fp32, or bf16 as the uint16 that numba can read: `wide` makes an fp32
+number of either, `stored` one of an array's own kind. All arithmetic is in fp32.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,7 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import njit, types
-from numba.extending import intrinsic
+from numba.extending import intrinsic, overload
 
 # Sums may be taken in any order; NaN and infinity keep their meaning.
 FAST = {"reassoc", "contract", "arcp", "nsz"}
@@ -35,6 +39,40 @@ def _float_of_bits(typingctx: Any, bits: Any) -> Any:
     return types.float32(types.int32), generate
 
 
+@intrinsic
+def _bits_of_float(typingctx: Any, number: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.bitcast(arguments[0], ir.IntType(32))
+
+    return types.uint32(types.float32), generate
+
+
+def wide(number):
+    """A stored number as fp32; only for kernels."""
+    raise NotImplementedError
+
+
+def stored(number, array):
+    """An fp32 number as the elements of `array` are stored, rounded to the nearest; only for kernels."""
+    raise NotImplementedError
+
+
+@overload(wide)
+def _wide(number):
+    if number == types.uint16:
+        return lambda number: _float_of_bits(np.int32(number) << np.int32(16))
+    return lambda number: number
+
+
+@overload(stored)
+def _stored(number, array):
+    def narrow(number, array):
+        bits = _bits_of_float(number)  # to the nearest, halves to the even one
+        return np.uint16((bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16))
+
+    return narrow if array.dtype == types.uint16 else lambda number, array: number
+
+
 @njit(nogil=True, cache=True, error_model="numpy")
 def exp(x):
     """e^x within 2 units in the last place; a polynomial, so that loops over it become vector instructions."""
@@ -57,10 +95,11 @@ def rms_norm(x, at, weight, eps, out):
     for i in range(x.shape[0]):
         square = ZERO
         for c in range(width):
-            square += x[i, at + c] * x[i, at + c]
+            number = wide(x[i, at + c])
+            square += number * number
         factor = ONE / np.sqrt(square / np.float32(width) + eps)
         for c in range(width):
-            out[i, c] = x[i, at + c] * factor * weight[c]
+            out[i, c] = stored(wide(x[i, at + c]) * factor * weight[c], out)
 
 
 @kernel
@@ -71,9 +110,9 @@ def rotate(x, at, heads, width, cos, sin):
         for a in range(heads):
             first = at + (a + 1) * width - 2 * pairs
             for r in range(pairs):
-                even, odd = x[i, first + 2 * r], x[i, first + 2 * r + 1]
-                x[i, first + 2 * r] = even * cos[i, r] - odd * sin[i, r]
-                x[i, first + 2 * r + 1] = even * sin[i, r] + odd * cos[i, r]
+                even, odd = wide(x[i, first + 2 * r]), wide(x[i, first + 2 * r + 1])
+                x[i, first + 2 * r] = stored(even * cos[i, r] - odd * sin[i, r], x)
+                x[i, first + 2 * r + 1] = stored(even * sin[i, r] + odd * cos[i, r], x)
 
 
 @kernel
@@ -83,10 +122,11 @@ def normalise_heads(x, heads, width, eps):
         for a in range(heads):
             square = ZERO
             for d in range(a * width, (a + 1) * width):
-                square += x[i, d] * x[i, d]
+                number = wide(x[i, d])
+                square += number * number
             factor = ONE / np.sqrt(square / np.float32(width) + eps)
             for d in range(a * width, (a + 1) * width):
-                x[i, d] *= factor
+                x[i, d] = stored(wide(x[i, d]) * factor, x)
 
 
 @kernel
@@ -97,17 +137,17 @@ def rotate_halves(x, at, heads, width, cos, sin):
         for a in range(heads):
             low = at + a * width
             for r in range(half):
-                first, second = x[i, low + r], x[i, low + half + r]
-                x[i, low + r] = first * cos[i, r] - second * sin[i, r]
-                x[i, low + half + r] = second * cos[i, r] + first * sin[i, r]
+                first, second = wide(x[i, low + r]), wide(x[i, low + half + r])
+                x[i, low + r] = stored(first * cos[i, r] - second * sin[i, r], x)
+                x[i, low + half + r] = stored(second * cos[i, r] + first * sin[i, r], x)
 
 
 @kernel
 def swiglu(both, limit, out):
     """silu(min(gate, limit)) * clamp(up): both [N, 2I] holds gate, then up; out [N, I]."""
     width = out.shape[1]
-    for i in range(both.shape[0]):
+    for i in range(out.shape[0]):
         for c in range(width):
-            gate = min(both[i, c], limit)
-            up = min(max(both[i, width + c], -limit), limit)
-            out[i, c] = gate * sigmoid(gate) * up
+            gate = min(wide(both[i, c]), limit)
+            up = min(max(wide(both[i, width + c]), -limit), limit)
+            out[i, c] = stored(gate * sigmoid(gate) * up, out)

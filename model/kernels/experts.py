@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .arithmetic import ZERO, kernel
+from .arithmetic import ZERO, kernel, wide
 
 _TINY, _THRESHOLD = np.float32(1e-20), np.float32(20)
 
@@ -15,10 +15,10 @@ def route(logits, ids, vocab_size, bias, bias_vl, table, hashed, factor, chosen,
     experts, k = logits.shape[1], chosen.shape[1]
     scores, ranks = np.empty(experts, np.float32), np.empty(experts, np.float32)
     counts[:] = 0
-    for i in range(logits.shape[0]):
+    for i in range(chosen.shape[0]):
         is_image = ids[i] >= vocab_size
         for x in range(experts):
-            value = logits[i, x]
+            value = wide(logits[i, x])
             scores[x] = np.sqrt(value if value > _THRESHOLD else np.log1p(np.exp(value)))
             ranks[x] = scores[x] + (bias_vl[x] if is_image else bias[x])
         total = ZERO
@@ -40,14 +40,12 @@ def route(logits, ids, vocab_size, bias, bias_vl, table, hashed, factor, chosen,
 
 
 @kernel
-def sort_visits(x, chosen, counts, visit_of, visitors):
-    """Copy each token's x [N, H] once for each of its experts, experts in order: visitors [N * k, H].
+def sort_visits(x, chosen, starts, visit_of, visitors):
+    """Copy each token's x [N, H] once for each of its experts: visitors [.., H], those of an expert from its start on.
 
-    visit_of [N, k] says where each copy went.
+    starts [X]; visit_of [N, k] says where each copy went.
     """
-    following = np.zeros(counts.shape[0], np.int64)
-    for expert in range(1, counts.shape[0]):
-        following[expert] = following[expert - 1] + counts[expert - 1]
+    following = starts.copy()
     for i in range(chosen.shape[0]):
         for c in range(chosen.shape[1]):
             at = following[chosen[i, c]]
@@ -57,10 +55,12 @@ def sort_visits(x, chosen, counts, visit_of, visitors):
 
 
 @kernel
-def add_routed(out, routed, visit_of, weights):
-    """Add to out [N, H] what its experts gave each token, weighed, in place."""
+def add_routed(given, shared_at, visit_of, weights, out):
+    """out [N, H] fp32: what each token got of the shared expert (given [.., H] from `shared_at` on) and of its own."""
     for i in range(out.shape[0]):
+        for h in range(out.shape[1]):
+            out[i, h] = wide(given[shared_at + i, h])
         for c in range(visit_of.shape[1]):
             at, weight = visit_of[i, c], weights[i, c]
             for h in range(out.shape[1]):
-                out[i, h] += weight * routed[at, h]
+                out[i, h] += weight * wide(given[at, h])

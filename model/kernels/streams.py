@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .arithmetic import ONE, ZERO, exp, kernel, sigmoid
+from .arithmetic import ONE, ZERO, exp, kernel, sigmoid, stored, wide
 
 _TWO = np.float32(2)
 
@@ -23,14 +23,14 @@ def _mixing_logits(x, fn, eps, logits):
 
 
 @kernel
-def _norm(weight, eps, x):
-    """RMSNorm of one row, in place."""
+def _norm(x, weight, eps, out):
+    """RMSNorm of one row."""
     square = ZERO
     for c in range(x.shape[0]):
         square += x[c] * x[c]
     factor = ONE / np.sqrt(square / np.float32(x.shape[0]) + eps)
     for c in range(x.shape[0]):
-        x[c] *= factor * weight[c]
+        out[c] = stored(x[c] * factor * weight[c], out)
 
 
 @kernel
@@ -62,25 +62,25 @@ def _sinkhorn(mix, eps, iterations):
 
 
 @kernel
-def _read(streams, logits, base, scale, weight, hc_eps, norm_eps, out):
-    """The weighed sum of one token's streams [S, H], normed: out [H]."""
-    out[:] = ZERO
+def _read(streams, logits, base, scale, weight, hc_eps, norm_eps, total, out):
+    """The weighed sum of one token's streams [S, H], normed: out [H]; `total` [H] fp32 is room for it."""
+    total[:] = ZERO
     for s in range(streams.shape[0]):
         share = sigmoid(logits[s] * scale + base[s]) + hc_eps
         stream = streams[s]
         for c in range(out.shape[0]):
-            out[c] += share * stream[c]
-    _norm(weight, norm_eps, out)
+            total[c] += share * stream[c]
+    _norm(total, weight, norm_eps, out)
 
 
 @kernel
 def open_block(streams, fn, base, scale, weight, hc_eps, norm_eps, iterations, read, post, mix):
     """From streams [N, S, H]: the normed read [N, H], post [N, S] and mix [N, S, S] of one block."""
     count = streams.shape[1]
-    logits = np.empty(fn.shape[0], np.float32)
+    logits, total = np.empty(fn.shape[0], np.float32), np.empty(streams.shape[2], np.float32)
     for i in range(streams.shape[0]):
         _mixing_logits(streams[i].ravel(), fn, norm_eps, logits)
-        _read(streams[i], logits, base, scale[0], weight, hc_eps, norm_eps, read[i])
+        _read(streams[i], logits, base, scale[0], weight, hc_eps, norm_eps, total, read[i])
         for s in range(count):
             post[i, s] = _TWO * sigmoid(logits[count + s] * scale[1] + base[count + s])
             for k in range(count):
@@ -97,7 +97,7 @@ def close_block(streams, out, post, mix):
     for i in range(streams.shape[0]):
         for k in range(count):
             for c in range(width):
-                after[k, c] = post[i, k] * out[i, c]
+                after[k, c] = post[i, k] * wide(out[i, c])
             for j in range(count):
                 share = mix[i, j, k]
                 for c in range(width):
@@ -108,7 +108,7 @@ def close_block(streams, out, post, mix):
 @kernel
 def collapse(streams, fn, base, scale, weight, hc_eps, norm_eps, out):
     """The streams [R, S, H] as one, normed: out [R, H]."""
-    logits = np.empty(fn.shape[0], np.float32)
+    logits, total = np.empty(fn.shape[0], np.float32), np.empty(streams.shape[2], np.float32)
     for i in range(streams.shape[0]):
         _mixing_logits(streams[i].ravel(), fn, norm_eps, logits)
-        _read(streams[i], logits, base, scale[0], weight, hc_eps, norm_eps, out[i])
+        _read(streams[i], logits, base, scale[0], weight, hc_eps, norm_eps, total, out[i])

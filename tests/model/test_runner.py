@@ -65,6 +65,13 @@ def text(length: int, seed: int) -> list[int]:
     return torch.randint(TINY.vocab_size, (length,), generator=torch.Generator().manual_seed(seed)).tolist()
 
 
+def in_bf16(model: VisionLanguageModel) -> VisionLanguageModel:
+    """The same with its weights in bf16; what is computed once, like frequencies, stays as it is."""
+    for weight in model.parameters():
+        weight.data = weight.data.bfloat16()
+    return model
+
+
 images = st.sampled_from([(168, 168), (320, 200), (100, 300), (560, 140)])
 tails = st.lists(st.lists(st.integers(1, 13), min_size=1, max_size=5), min_size=1, max_size=3)
 
@@ -141,8 +148,43 @@ def test_the_work_is_shared_evenly_and_nothing_twice() -> None:
 
 
 def test_what_numba_can_not_run_goes_to_the_dense_runner() -> None:
+    model = tiny_model(TINY)
+    for layer in model.each_layer():
+        layer.ffn.pack()
+    cache = Cache(TINY, BUDGET, torch.float32, CPU, 100)
+    assert isinstance(runner_of(model, cache, 1), DenseRunner)
+
+
+@pytest.mark.parametrize("has_instructions", [True, False])
+def test_bf16_is_packed_where_the_cpu_multiplies_it(has_instructions: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("model.runner.multiplies_bf16", lambda: has_instructions)
     cache = Cache(TINY, BUDGET, torch.bfloat16, CPU, 100)
-    assert isinstance(runner_of(tiny_model(TINY).bfloat16(), cache, 1), DenseRunner)
+    runner = runner_of(in_bf16(tiny_model(TINY)), cache, 1)
+    assert isinstance(runner, PackedRunner if has_instructions else DenseRunner)
+    runner.close()
+
+
+def test_packed_bf16_is_no_further_from_fp32_than_dense_bf16() -> None:
+    threads = torch.get_num_threads()
+    exact, narrow = tiny_model(TINY, seed=3), in_bf16(tiny_model(TINY, seed=3))
+    logits = []
+    for model, kind in ((exact, DenseRunner), (narrow, DenseRunner), (narrow, PackedRunner)):
+        cache = Cache(TINY, BUDGET, model.embed.weight.dtype, CPU, 100)
+        runner: Runner = DenseRunner(model, cache) if kind is DenseRunner else PackedRunner(model, cache, 2)
+        sequences, given = [], []
+        for number in range(6):  # images, then a run of words, then one word at a time
+            ids, picture = picture_of(model, 168, 168 + 60 * number, number)
+            sequences += cache.reserve(cache.layout.footprint(len(ids), [60]))
+            runner.run([Feed(sequences[-1], ids, picture, wanted=False)])
+        for step, length in enumerate((20, 1, 1, 5, 1)):
+            given.append(runner.run([Feed(one, text(length, step + n)) for n, one in enumerate(sequences)]))
+        runner.close()
+        logits.append(torch.cat(given))
+    torch.set_num_threads(threads)
+    # The median: an expert or an entry chosen otherwise moves a few rows far, whichever runner it happens to.
+    dense_error, packed_error = ((some - logits[0]).abs().median() for some in logits[1:])
+    assert 0 < packed_error <= 1.2 * dense_error, (packed_error, dense_error)
+    assert packed_error < 0.05 * logits[0].std()
 
 
 def test_a_cut_span_and_a_sequence_without_room_are_refused_by_both(pair: Pair) -> None:

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from model.runner import multiplies_bf16
 from pipeline import speed
 from pipeline.speed_command import SIZES, Options, benchmark, draw_requests, main
 from tests.tiny import TINY
@@ -40,7 +42,7 @@ def printed(tiny_checkpoint: Path, local_ray: None) -> tuple[list[str], dict[str
 def test_the_last_line_is_the_record_as_json_after_a_table(printed: tuple[list[str], dict[str, Any]]) -> None:
     lines, record = printed
     assert json.loads(lines[-1]) == record
-    names = {line[:16].strip() for line in lines[:-1]}
+    names = {line[:18].strip() for line in lines[:-1]}
     assert {"job", "job with startup", "engine", "reference", "decode", "transformers"} <= names
 
 
@@ -51,7 +53,15 @@ def test_each_ratio_is_that_of_its_parts(printed: tuple[list[str], dict[str, Any
         ("shared_to_separate_ratio", "shared_image_answers_per_second", "separate_images_answers_per_second"),
         ("engine_to_reference_ratio", "engine_answers_per_second", "reference_answers_per_second"),
         ("decode_to_transformers_ratio", "decode_output_tokens_per_second", "transformers_output_tokens_per_second"),
+        (
+            "decode_bf16_to_transformers_bf16_ratio",
+            "decode_bf16_output_tokens_per_second",
+            "transformers_bf16_output_tokens_per_second",
+        ),
     ):
+        if "bf16" in ratio and not multiplies_bf16():
+            assert ratio not in record
+            continue
         assert record[below] > 0
         assert record[ratio] == pytest.approx(record[above] / record[below], rel=2e-3)
     assert record["job_with_startup_answers_per_second"] == pytest.approx(
@@ -104,6 +114,15 @@ def test_a_number_that_makes_no_sense_is_refused(capsys: pytest.CaptureFixture[s
 def test_a_folder_that_is_no_checkpoint_is_refused_before_anything_runs(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="is not a checkpoint"):
         main(["--model", str(tmp_path)])
+
+
+def test_a_side_that_got_much_slower_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(speed, "GIVEN_UP_SHARE", 2.0)  # nothing can be that fast
+    rates: dict[int, float] = {}
+    tokens = torch.zeros(1)
+    assert speed._rate(rates, 1, 4, lambda: tokens) is tokens
+    assert speed._rate(rates, 8, 4, lambda: tokens) is None
+    assert rates.keys() == {1}
 
 
 @pytest.mark.parametrize(("patience", "calls"), [(1e6, speed.REPEATS), (1e-12, 1)])

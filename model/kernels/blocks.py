@@ -1,0 +1,238 @@
+"""Attention of packed tokens to rings of raw entries, to each other, and to pages of compressed ones, by blocks.
+
+A block is some rows that follow each other in one sequence: `cut` finds them, `lay` copies what each sees, torch
+multiplies many at once, `soften` turns logits into probabilities, `gather` brings the results home. A row alone would
+only be copied for nothing: `attend_alone`. Where things lie: `attention.py` beside this; what is computed:
+`model/attention.py`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .arithmetic import ONE, ZERO, exp, kernel, stored, wide
+from .attention import NOTHING
+
+
+@kernel
+def cut(rows, sequence_of, first, last, size, begins, ends, lows, highs):
+    """Cut R rows into blocks of at most `size` that follow each other in one sequence; returns how many.
+
+    begins, ends [R]: the rows of each; lows, highs [R]: the raw entries that any of them sees.
+    """
+    blocks, r = 0, 0
+    while r < rows.shape[0]:
+        low, high, end = first[rows[r]], last[rows[r]], r + 1
+        while end < rows.shape[0] and end - r < size and sequence_of[rows[end]] == sequence_of[rows[r]]:
+            low, high = min(low, first[rows[end]]), max(high, last[rows[end]])
+            end += 1
+        begins[blocks], ends[blocks], lows[blocks], highs[blocks] = r, end, low, high
+        blocks, r = blocks + 1, end
+    return blocks
+
+
+@kernel
+def _copy(source, target):
+    for d in range(target.shape[0]):  # over two rows, which are contiguous: it becomes a plain copy
+        target[d] = source[d]
+
+
+@kernel
+def _copy_rows(source, begin, end, target, at):
+    """Rows begin..end of a contiguous source to those of target from `at` on; returns the place after them."""
+    width = source.shape[1]
+    _copy(source.reshape(-1)[begin * width :], target.reshape(-1)[at * width : (at + end - begin) * width])
+    return at + end - begin
+
+
+@kernel
+def lay(
+    query, keys, rows, sequence_of, offsets, starts, slots, ring, table, entries, chosen, counts,
+    blocks, begins, ends, lows, highs, asked, seen,
+):  # fmt: skip
+    """For each of `blocks`: its rows' queries to asked [.., size, A * D], and all that they see to seen [.., K, D].
+
+    First the raw entries from its low to its high (keys [N, D] of this pass; ring [slots, W, D] what came before),
+    then compressed ones: all up to the last row's count, or those in `chosen` [R, count], which takes in exchange the
+    columns of `seen` that they went to. `chosen` [R, 0] stands for all. What is left of `seen` becomes zero.
+    """
+    window, page_entries = ring.shape[1], entries.shape[1]
+    column = np.full(table.shape[1] * page_entries if chosen.shape[1] else 0, -1)
+    laid = np.empty(asked.shape[1] * chosen.shape[1], np.int64)
+    for n in range(blocks.shape[0]):
+        block = blocks[n]
+        begin, end = begins[block], ends[block]
+        b = sequence_of[rows[begin]]
+        for r in range(begin, end):
+            _copy(query[r], asked[n, r - begin])
+        count, kept, here = 0, ring[slots[b]], offsets[b] - starts[b]
+        if lows[block] < starts[b]:
+            place, after = lows[block] % window, (min(highs[block] + 1, starts[b]) - 1) % window + 1
+            if place < after:
+                count = _copy_rows(kept, place, after, seen[n], count)
+            else:
+                count = _copy_rows(kept, place, window, seen[n], count)
+                count = _copy_rows(kept, 0, after, seen[n], count)
+        if highs[block] >= starts[b]:
+            count = _copy_rows(keys, max(lows[block], starts[b]) + here, highs[block] + 1 + here, seen[n], count)
+        if chosen.shape[1] == 0:
+            for number in range(counts[end - 1]):
+                _copy(entries[table[b, number // page_entries], number % page_entries], seen[n, count])
+                count += 1
+        distinct = 0
+        for r in range(begin, end if chosen.shape[1] else begin):
+            for c in range(counts[r]):
+                number = chosen[r, c]
+                if column[number] < 0:
+                    column[number], laid[distinct] = count, number
+                    _copy(entries[table[b, number // page_entries], number % page_entries], seen[n, count])
+                    count, distinct = count + 1, distinct + 1
+                chosen[r, c] = column[number]
+        for number in laid[:distinct]:
+            column[number] = -1
+        seen[n, count:] = 0
+
+
+@kernel
+def soften(logits, scale, sink, rows, first, last, chosen, counts, blocks, begins, ends, lows, highs):
+    """Logits [.., size, A, K] of laid blocks become probabilities, in place: zero for what a row does not see.
+
+    A softmax of `scale` * logits beside the head's sink, which takes weight and gives nothing.
+    """
+    # Loops over all K, a multiple of what a vector holds, instead of over ranges: no remainders, one number at a time.
+    most = logits.shape[3]
+    weights, sees, hidden = np.empty(most, np.float32), np.empty(most, np.float32), np.empty(most, np.float32)
+    for n in range(blocks.shape[0]):
+        block = blocks[n]
+        raw = highs[block] + 1 - lows[block]
+        for r in range(begins[block], ends[block]):
+            sees[:], hidden[:] = ZERO, NOTHING
+            begin, end = first[rows[r]] - lows[block], last[rows[r]] + 1 - lows[block]
+            sees[begin:end], hidden[begin:end] = ONE, ZERO
+            for c in range(counts[r]):
+                k = chosen[r, c] if chosen.shape[1] else raw + c
+                sees[k], hidden[k] = ONE, ZERO
+            for a in range(logits.shape[2]):
+                line = logits[n, r - begins[block], a]
+                largest = sink[a]
+                for k in range(most):
+                    weights[k] = wide(line[k]) * scale + hidden[k]
+                    largest = max(largest, weights[k])
+                total = exp(sink[a] - largest)
+                for k in range(most):
+                    weights[k] = exp(weights[k] - largest) * sees[k]
+                    total += weights[k]
+                share = ONE / total
+                for k in range(most):
+                    line[k] = stored(weights[k] * share, line)
+
+
+@kernel
+def gather(given, blocks, begins, ends, rows, width, cos, sin, out):
+    """What blocks were given [.., size, A * D] to their rows of out [R, A * D], turned back by cos and sin [N, r]."""
+    bend = width - 2 * cos.shape[1]
+    for n in range(blocks.shape[0]):
+        begin = begins[blocks[n]]
+        for r in range(begin, ends[blocks[n]]):
+            i, line, kept = rows[r], given[n, r - begin], out[r]
+            _copy(line, kept)
+            for low in range(bend, out.shape[1], width):
+                for c in range(cos.shape[1]):
+                    even, odd = wide(line[low + 2 * c]), wide(line[low + 2 * c + 1])
+                    kept[low + 2 * c] = stored(even * cos[i, c] + odd * sin[i, c], out)
+                    kept[low + 2 * c + 1] = stored(odd * cos[i, c] - even * sin[i, c], out)
+
+
+@kernel
+def _match(asked, source, begin, end, weights, at, line):
+    """Products of queries [A, D] with rows begin..end of source: to weights [A, ..] from column `at` on."""
+    width = asked.shape[1]
+    for k in range(begin, end):
+        key = source[k]
+        for d in range(width):
+            line[d] = wide(key[d])
+        for a in range(asked.shape[0]):
+            match, query = ZERO, asked[a]
+            for d in range(width):
+                match += query[d] * line[d]
+            weights[a, at + k - begin] = match
+
+
+@kernel
+def _give(weights, at, source, begin, end, lines, given):
+    """Add to given [A, D] rows begin..end of source, weighed by the columns of weights [A, ..] from `at` on."""
+    width = given.shape[1]
+    for k in range(begin, end, 4):  # four at a time: what is given is loaded and stored a quarter as often
+        present = min(4, end - k)
+        for n in range(4):
+            key = source[k + min(n, present - 1)]
+            for d in range(width):
+                lines[n, d] = wide(key[d])
+        one, two, three, four = lines[0], lines[1], lines[2], lines[3]
+        here = at + k - begin
+        for a in range(given.shape[0]):
+            w1, w2 = weights[a, here], weights[a, here + 1] if present > 1 else ZERO
+            w3, w4 = weights[a, here + 2] if present > 2 else ZERO, weights[a, here + 3] if present > 3 else ZERO
+            total = given[a]
+            for d in range(width):
+                total[d] += w1 * one[d] + w2 * two[d] + w3 * three[d] + w4 * four[d]
+
+
+@kernel
+def attend_alone(
+    query, keys, rows, sequence_of, offsets, starts, slots, ring, table, entries, chosen, counts,
+    blocks, begins, lows, highs, scale, sink, cos, sin, out,
+):  # fmt: skip
+    """All that `lay`, `soften` and `gather` do, for blocks of one row each: it reads the ring where it lies."""
+    width, heads, window, page_entries = keys.shape[1], sink.shape[0], ring.shape[1], entries.shape[1]
+    most = 0
+    for block in blocks:
+        most = max(most, highs[block] + 1 - lows[block] + counts[begins[block]])
+    weights = np.empty((heads, (most + 31) // 32 * 32), np.float32)
+    asked, given = np.empty((heads, width), np.float32), np.empty((heads, width), np.float32)
+    picked, lines = np.empty((most, width), entries.dtype), np.empty((4, width), np.float32)
+    bend = width - 2 * cos.shape[1]
+    for block in blocks:
+        r = begins[block]
+        i, b = rows[r], sequence_of[rows[r]]
+        low, high, kept = lows[block], highs[block] + 1, ring[slots[b]]
+        for a in range(heads):
+            for d in range(width):
+                asked[a, d] = wide(query[r, a * width + d]) * scale
+        # Up to four runs of rows: of the ring, of the ring from its beginning on, of this pass, of the entries.
+        before = max(min(high, starts[b]) - low, 0)
+        place = low % window
+        first = min(before, window - place)
+        now = max(low, starts[b]) + offsets[b] - starts[b]
+        new, more = high - low - before, counts[r]
+        for c in range(more):
+            number = chosen[r, c] if chosen.shape[1] else c
+            _copy(entries[table[b, number // page_entries], number % page_entries], picked[c])
+        weights[:] = NOTHING
+        _match(asked, kept, place, place + first, weights, 0, lines[0])
+        _match(asked, kept, 0, before - first, weights, first, lines[0])
+        _match(asked, keys, now, now + new, weights, before, lines[0])
+        _match(asked, picked, 0, more, weights, before + new, lines[0])
+        for a in range(heads):
+            line, largest = weights[a], sink[a]
+            for k in range(line.shape[0]):
+                largest = max(largest, line[k])
+            total = exp(sink[a] - largest)
+            for k in range(line.shape[0]):
+                line[k] = exp(line[k] - largest)
+                total += line[k]
+            share = ONE / total
+            for k in range(line.shape[0]):
+                line[k] *= share
+        given[:] = ZERO
+        _give(weights, 0, kept, place, place + first, lines, given)
+        _give(weights, first, kept, 0, before - first, lines, given)
+        _give(weights, before, keys, now, now + new, lines, given)
+        _give(weights, before + new, picked, 0, more, lines, given)
+        for a in range(heads):
+            for c in range(cos.shape[1]):
+                even, odd = given[a, bend + 2 * c], given[a, bend + 2 * c + 1]
+                given[a, bend + 2 * c] = even * cos[i, c] + odd * sin[i, c]
+                given[a, bend + 2 * c + 1] = odd * cos[i, c] - even * sin[i, c]
+            for d in range(width):
+                out[r, a * width + d] = stored(given[a, d], out)
