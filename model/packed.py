@@ -117,8 +117,8 @@ class PackedRunner:
         wanted = offsets[1:][[feed.wanted for feed in feeds]] - 1
         table = self.cache.page_table(sequences, (starts + lengths).tolist()).numpy()
         slots = np.array([sequence.slot for sequence in sequences])
-        blocks = [Blocks.of(rows, sequence_of, first, last) for rows in (every_row, wanted)]
-        return Pass(ids, positions, sequence_of, offsets, starts, slots, table, first, last, *blocks, turns)
+        of_all, of_wanted = (Blocks.of(rows, sequence_of, first, last) for rows in (every_row, wanted))
+        return Pass(ids, positions, sequence_of, offsets, starts, slots, table, first, last, of_all, of_wanted, turns)
 
 
 def split(feeds: Sequence[Feed], shares: int) -> list[list[int]]:

@@ -79,6 +79,6 @@ class PackedVision:
 
     def _normed(self, x_NV: Tensor, weight: Tensor) -> Tensor:
         """RMSNorm, and as many more rows as the products of this type ask."""
-        out = rows_of(*x_NV.shape, self.dtype)
+        out = rows_of(x_NV.shape[0], x_NV.shape[1], self.dtype)
         rms_norm(x_NV.numpy(), 0, weight.detach().float().numpy(), np.float32(VIT_EPS), cells(out))
         return out

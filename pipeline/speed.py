@@ -195,12 +195,10 @@ def decode_speed(model: VisionLanguageModel, peer: DeepseekV4ForCausalLM, new_to
     for batch in BATCHES:
         generator = torch.Generator().manual_seed(batch)
         ids_BP = torch.randint(model.config.vocab_size, (batch, PROMPT_TOKENS), generator=generator)
-        tokens = [
-            _rate(rates, batch, new_tokens, partial(generate, side, ids_BP, new_tokens))
-            for rates, side, generate in ((ours, model, native_generate), (theirs, peer, peer_generate))
-        ]
-        if all(found is not None for found in tokens):
-            equal, compared = equal + int((tokens[0] == tokens[1]).sum()), compared + batch * new_tokens
+        our_tokens = _rate(ours, batch, new_tokens, partial(native_generate, model, ids_BP, new_tokens))
+        their_tokens = _rate(theirs, batch, new_tokens, partial(peer_generate, peer, ids_BP, new_tokens))
+        if our_tokens is not None and their_tokens is not None:
+            equal, compared = equal + int((our_tokens == their_tokens).sum()), compared + batch * new_tokens
     kind = "" if model.embed.weight.dtype == torch.float32 else "_bf16"
     return {
         "decode_prompt_tokens": PROMPT_TOKENS,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from hypothesis import given, settings
@@ -11,13 +13,13 @@ from model.kernels.arithmetic import kernel, stored, wide
 
 
 @kernel
-def _store(numbers, out):
+def _store(numbers: Any, out: Any) -> None:
     for i in range(numbers.shape[0]):
         out[i] = stored(numbers[i], out)
 
 
 @kernel
-def _widen(numbers, out):
+def _widen(numbers: Any, out: Any) -> None:
     for i in range(numbers.shape[0]):
         out[i] = wide(numbers[i])
 
