@@ -150,6 +150,7 @@ def test_a_large_row_group_is_read_by_several_tasks_and_every_row_once(column: s
     catalog = opened(parquet(tmp_path, {"image_id": ids, column: cells}), question=["Q?"], limit=777)
     assert [row["image_id"] for row in rows_of(catalog)] == ids[:777]
     assert len(catalog.units) > 4 and catalog.check() == 777
+    assert [row.image_id for row in catalog.asked()] == ids[:777]
 
 
 def test_a_folder_of_parquet_files_is_one_catalog(tmp_path: Path) -> None:
