@@ -1,8 +1,8 @@
 """Train a checkpoint on the counting skill, resume it, or score it.
 
-python jobs/train.py                              train from nothing into runs/train, or go on there
-python jobs/train.py --checkpoint DIR --score     print the figures of a checkpoint on 500 held-out scenes;
-                                                  with --card, write them into its CARD.md too
+    python jobs/train.py                              train from nothing into runs/train, or go on there
+    python jobs/train.py --checkpoint DIR --score     print the figures of a checkpoint on 500 held-out scenes;
+                                                      with --card, write them into its CARD.md too
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ import pyarrow as pa
 from model.pointing import PrimitivesMode
 
 from . import store
-from .keys import Asked, Conditions, row_keys, short
+from .keys import Asked, Conditions, among, row_keys, short
 from .parquet import Columns, parquet_units
 from .rows import IMAGE_ROWS, questions_of
 from .settings import Settings
@@ -34,6 +34,7 @@ class Unit(Protocol):
     def num_rows(self) -> int: ...
     def limited(self, num_rows: int) -> Unit: ...
     def asked(self) -> Iterator[list[Asked]]: ...
+    def with_next(self, other: Any) -> Unit | None: ...  # both as one, where that saves reading
     def read(self) -> Iterator[pa.Table]: ...  # IMAGE_ROWS
 
 
@@ -61,7 +62,7 @@ class Catalog:
 
     def asked(self) -> Iterator[Asked]:
         """What is asked, image by image, without the images."""
-        return (row for unit in self.units for batch in unit.asked() for row in batch)
+        return (row for unit in _joined(self.units) for batch in unit.asked() for row in batch)
 
     def keys(self, conditions: Conditions) -> np.ndarray:
         """[rows] uint64: the short keys of all answer rows to come, in order."""
@@ -143,11 +144,25 @@ def _parquet_files(source: str) -> list[str]:
     return [store.join(source, name) for name in names]
 
 
+def _joined(units: Iterable[Unit]) -> Iterator[Unit]:
+    held: Unit | None = None
+    for unit in units:
+        both = held.with_next(unit) if held is not None else unit
+        if both is None and held is not None:
+            yield held
+        held = both or unit
+    if held is not None:
+        yield held
+
+
 def _refuse_unfit_ids(catalog: Catalog) -> None:
     """Ids are compared by a 64-bit hash first, so that a million of them take 8 MB; then the suspects by value."""
     hashes = np.fromiter((hash(row.image_id) for row in catalog.asked()), dtype=np.int64)
     hashes.sort()
-    suspects = set(hashes[1:][hashes[1:] == hashes[:-1]].tolist()) | {hash(None), hash("")}
+    suspects = set(hashes[1:][hashes[1:] == hashes[:-1]].tolist())
+    suspects |= {blank for blank in (hash(None), hash("")) if among(np.array([blank]), hashes)[0]}
+    if not suspects:
+        return
     seen: dict[str, int] = {}
     repeated: list[str] = []
     blank: list[int] = []
@@ -188,6 +203,9 @@ class ListedUnit:
     def asked(self) -> Iterator[list[Asked]]:
         # The id says where it is: the catalog's folder may be moved.
         yield [Asked(name, None, questions_of(self.questions), None) for name in self.names]
+
+    def with_next(self, other: Any) -> None:
+        return None
 
     def read(self) -> Iterator[pa.Table]:
         rows = [

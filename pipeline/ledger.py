@@ -91,7 +91,8 @@ class Ledger:
     def isolate(self, worker: str, image: str | None, stage: str = "") -> None:
         """Notes which image is alone in a worker, and what is done with it; None: no image is, any more."""
         if image is None:
-            self._alone.pop(worker, None)
+            if self._alone.pop(worker, None):
+                self._in_a_row = 0  # an engine outlived it
         else:
             self._alone[worker] = (image, stage)
 

@@ -68,6 +68,12 @@ class ParquetUnit:
     def limited(self, num_rows: int) -> ParquetUnit:
         return replace(self, num_rows=num_rows)
 
+    def with_next(self, other: Any) -> ParquetUnit | None:
+        """Both, where they are neighbours in a row group: each alone would pass over all rows before its own."""
+        if (other.file, other.row_group, other.start) != (self.file, self.row_group, self.start + self.num_rows):
+            return None
+        return replace(self, num_rows=self.num_rows + other.num_rows)
+
     def asked(self) -> Iterator[list[Asked]]:
         """Row by row, without the images; with them where only they can tell the rows apart."""
         layout = self.layout

@@ -17,7 +17,6 @@ from typing import Any, TextIO
 import numpy as np
 import ray
 import ray.data
-from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from . import store
@@ -144,13 +143,13 @@ def _answer(job: Job, done: np.ndarray, lease: Lease, err: TextIO) -> Figures:
                 for blocks, rows in stages:
                     committer.add(blocks, rows, settings.actors)
                     _refuse_errors(settings.max_error_share, ray.get(collector.progress.remote()))
-        except RayError:
-            if why := ray.get(collector.why_stopped.remote()):
-                raise RunStopped(f"{why}. What was answered is kept: the same command goes on") from None
-            raise
         except TooManyErrors as stopped:
             kinds = ", ".join(f"{kind} {count:,}" for kind, count in committer.tally.errors.most_common(_KINDS_SHOWN))
             raise RunStopped(f"{stopped}: {kinds}. They are in the table; the same command goes on") from None
+        except Exception:  # Ray wraps what an actor raises, in one way or another
+            if why := ray.get(collector.why_stopped.remote()):
+                raise RunStopped(f"{why}. What was answered is kept: the same command goes on") from None
+            raise
         told = (collector.engines, collector.seconds_answering, collector.deaths)
         engines, answering, deaths = ray.get([method.remote() for method in told])
     return Figures(engines, answering, deaths, committer.tally.microseconds["write"])

@@ -38,6 +38,10 @@ def test_each_condition_makes_another_key_except_a_mode_that_no_row_takes() -> N
     assert keys(ASKED._replace(modes=None), replace(HERE, primitives="on")) == keys(ASKED._replace(modes=["on"]))
 
 
+def test_the_same_question_asked_twice_is_two_rows() -> None:
+    assert len(set(keys(ASKED._replace(questions=["Where?", "Where?"], modes=None)))) == 2
+
+
 def test_a_changed_question_leaves_its_neighbours_keys_alone() -> None:
     assert keys(ASKED._replace(questions=["Where?", "How big?"]))[0] == keys()[0]
 

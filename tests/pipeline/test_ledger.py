@@ -79,6 +79,16 @@ def test_an_answer_in_between_lets_engines_die_on() -> None:
     assert book.deaths == 99
 
 
+def test_an_image_that_is_survived_alone_speaks_for_the_engines() -> None:
+    book = ledger()
+    for n in range(100):
+        book.begin(f"w{n}", "n", ["a", "b"])
+        if n % 10 == 5:
+            book.isolate(f"w{n}", "a", "generate")
+            book.isolate(f"w{n}", None)
+    assert book.deaths == 99
+
+
 def test_suspects_are_known_again_after_the_ledger_was_lost() -> None:
     book = ledger()
     book.begin("w1", "n", ["a", "b"])

@@ -123,16 +123,17 @@ def test_a_bucket_that_refuses_for_a_while_costs_time_or_a_second_start(
     import boto3
 
     client = boto3.client("s3")
-    client.create_bucket(Bucket="out")
+    bucket = f"out{write_seconds}"
+    client.create_bucket(Bucket=bucket)
     catalog = write_catalog(tmp_path / "c.parquet", 200, ["Where is it?", "How many?"])
     names = ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION")
     settings: dict[str, Any] = {
-        "catalog": str(catalog), "output": "s3://out/run", "rows_per_file": 20, "images_in_flight": 8,
+        "catalog": str(catalog), "output": f"s3://{bucket}/run", "rows_per_file": 20, "images_in_flight": 8,
         "write_seconds": write_seconds, "commit_seconds": 0.5, "env": {name: os.environ[name] for name in names},
     }  # fmt: skip
     driver = start(tmp_path / "r.json", Noop(seconds=0.2), **settings)
     deadline = time.monotonic() + 240
-    while not _parts(client) and time.monotonic() < deadline:
+    while not _parts(client, bucket) and time.monotonic() < deadline:
         time.sleep(0.1)
     bucket_behind_a_door.shut.set()
     if goes_through:
@@ -142,20 +143,20 @@ def test_a_bucket_that_refuses_for_a_while_costs_time_or_a_second_start(
     else:
         driver.process.join(300)
         told = driver.result.read_text()
-        assert "ValueError: can't write s3://out/run" in told and "start the same command again" in told, told
+        assert f"ValueError: can't write s3://{bucket}/run" in told and "start the same command again" in told, told
         bucket_behind_a_door.shut.clear()
-        kept = len(_parts(client))
+        kept = len(_parts(client, bucket))
         assert kept
         record = start(tmp_path / "r.json", Noop(seconds=0.2), **settings).finished()
     assert record["counts"]["ok"] == 400 and bucket_behind_a_door.refused
     folder = tmp_path / "copy" / "answers"
     folder.mkdir(parents=True)
-    for name in _parts(client):
-        client.download_file("out", name, str(folder / Path(name).name))
+    for name in _parts(client, bucket):
+        client.download_file(bucket, name, str(folder / Path(name).name))
     assert len(answers(tmp_path / "copy")) == ds.dataset(folder).count_rows() == 400
     print(f"\n{bucket_behind_a_door.refused} requests refused; 400 rows once; sessions {record['sessions']}")
 
 
-def _parts(client: Any) -> list[str]:
-    found = client.list_objects_v2(Bucket="out", Prefix="run/answers/").get("Contents", [])
+def _parts(client: Any, bucket: str) -> list[str]:
+    found = client.list_objects_v2(Bucket=bucket, Prefix="run/answers/").get("Contents", [])
     return [item["Key"] for item in found]

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from pipeline.engines import ENGINES
+from pipeline.run import RunStopped
 from tests.pipeline.noop import DEADLY, Deadly, Noop
 from tests.pipeline.pictures import encoded, picture
 from tests.pipeline.tables import answers, ran_noop, write_catalog
@@ -22,6 +23,7 @@ from tests.pipeline.trials.processes import alive, below, named
 pytestmark = pytest.mark.slow
 
 ANSWERER = "Answerer"
+AT_WORK = "Answerer)).submit"  # what Ray calls it while it has images
 KILLS = 10
 
 
@@ -53,7 +55,7 @@ def test_an_engine_killed_ten_times_from_outside_loses_no_row(tmp_path: Path) ->
     moments, killed = random.Random(6), set[int]()
     began = time.monotonic()
     while len(killed) < KILLS and driver.process.is_alive() and time.monotonic() - began < 500:
-        fresh = [pid for pid in named(driver.process.pid, ANSWERER) if pid not in killed]
+        fresh = [pid for pid in named(driver.process.pid, AT_WORK) if pid not in killed]
         if not fresh:
             time.sleep(0.2)
             continue
@@ -64,8 +66,19 @@ def test_an_engine_killed_ten_times_from_outside_loses_no_row(tmp_path: Path) ->
     rows = answers(tmp_path / "out")
     print(f"\n{len(killed)} kills, {record['engine_deaths']} with images in flight;", end=" ")
     print(f"{Counter(row['status'] for row in rows)} in {time.monotonic() - began:.0f} s")
-    assert len(killed) == KILLS and len(rows) == 400
+    assert len(killed) == KILLS and len(rows) == 400 and record["engine_deaths"] > KILLS // 2
     assert all(row["status"] == "ok" for row in rows), [row["error"] for row in rows if row["error"]][:3]
+
+
+def test_engines_that_die_whatever_they_are_shown_end_the_run(local_ray: None, tmp_path: Path) -> None:
+    images = [encoded(DEADLY)] * 40
+    catalog = write_catalog(tmp_path / "c.parquet", 40, ["Where is it?"], image=images)
+    began = time.monotonic()
+    with pytest.raises(
+        RunStopped, match=r"\d+ engines died in a row and nothing was answered.*the same command goes on"
+    ):
+        ran_noop(catalog, tmp_path / "out", Deadly("exits"), images_in_flight=40)
+    print(f"\nstopped after {time.monotonic() - began:.0f} s")
 
 
 def test_a_killed_driver_takes_its_own_ray_along(tmp_path: Path) -> None:
