@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator
 from pydantic_settings import NoDecode
 
-from .settings import EngineSettings, Flag, Settings, Sources
+from .settings import EngineSettings, Settings
+from .sources import Flag, Sources
 
 
 class CaseSettings(Sources):

@@ -14,7 +14,8 @@ from typing import Any, TextIO
 import ray
 import ray.data
 
-from .settings import PROJECT, Settings
+from .settings import Settings
+from .sources import PROJECT
 
 _BYTES_PER_BLOCK = 8 << 20  # of encoded images: small, so that every actor gets some
 _NO_PROGRESS_SECONDS = 2 * 3600  # Ray's half hour is less than a large model may take to load

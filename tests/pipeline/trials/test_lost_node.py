@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from ray.cluster_utils import Cluster
 
-from pipeline.settings import PROJECT
+from pipeline.sources import PROJECT
 from tests.pipeline.noop import Noop
 from tests.pipeline.tables import answers, write_catalog
 from tests.pipeline.trials.drivers import start
