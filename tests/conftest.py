@@ -13,6 +13,11 @@ import shutil
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# No test depends on how fast the machine is.
+settings.register_profile("deixis", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("deixis")
 
 DEFAULT_CHECKPOINT = Path(__file__).parent.parent / "model" / "checkpoints" / "default"
 
