@@ -42,12 +42,8 @@ from .redaction import without_secrets
 from .runtime import TASK_CPUS, ray_runtime, reserved_cpus, warn_when_actors_do_not_fit
 from .settings import Settings
 
-ANSWERS_FOLDER, DIFFERENCES, SHEET, RECORD = (
-    "answers-by-engine",
-    "differences.parquet",
-    "differences.png",
-    "compare.json",
-)
+ANSWERS_FOLDER, RECORD = "answers-by-engine", "compare.json"
+DIFFERENCES, SHEET = "differences.parquet", "differences.png"
 _ROWS_PER_FILE = 4096
 _TASKS = 2  # of each kind
 
@@ -189,10 +185,9 @@ def _stages(
         batch_format="pyarrow",
         num_cpus=reserved_cpus(of_run),
         num_gpus=of_run.gpus_per_actor or None,
-        # An engine that takes the process along would do so again, and who it was is not known here.
-        max_restarts=0,
-        max_task_retries=0,
     )
+    # An engine that takes the process along would do so again, and who it was is not known here.
+    dataset._logical_plan.dag.ray_remote_args.update(max_restarts=0, max_task_retries=0)
     for bundle in dataset.iter_internal_ref_bundles():
         for block in bundle.block_refs:
             yield ray.get(block).select(COMPARED.names)

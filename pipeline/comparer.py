@@ -1,7 +1,8 @@
 """The actor of a comparison: it holds all engines, decodes each image once, and asks one engine after the other.
 
-Asked by turns, engines don't take each other's time, so that their speeds compare; who begins changes with each batch.
-What an engine can't do is an error in its own rows: the others' answers stay.
+Asked by turns, engines don't take each other's time, so that their speeds compare; each is asked one question before
+the first batch, and who begins changes with each batch. What an engine can't do is an error in its own rows: the
+others' answers stay.
 """
 
 from __future__ import annotations
@@ -94,6 +95,14 @@ class Contender:
         self._peer = peer_of(self._engine.name)
         self._gone: dict[str, Any] | None = None  # why it answers no more
 
+    async def warm_up(self, shown: Sequence[Shown]) -> None:
+        """One question that is in no figure and no row: the first one of an engine takes longer."""
+        for one in shown:
+            asks = () if one.picture is None else asked_of(one.image, self._plan.primitives)
+            if asks:
+                await self._complete(self._request(one, asks[:1]))
+                return
+
     async def ask(self, shown: Sequence[Shown]) -> Turn:
         """Asks about all the images together. Preparing them for this engine is not in the time."""
         asked = [() if one.picture is None else asked_of(one.image, self._plan.primitives) for one in shown]
@@ -183,6 +192,9 @@ class Comparer:
         made: list[dict[str, Any]] = []
         for batch in batches(images, self._decoded_bytes, _DECODED_BYTES):
             shown = list(self._waiters.map(self._shown, batch))
+            if not self._batches:
+                for one in self._contenders:
+                    await one.warm_up(shown)
             first = self._batches % len(self._contenders)
             self._batches += 1
             turns: dict[str, Turn] = {}
