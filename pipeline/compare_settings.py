@@ -8,6 +8,7 @@ from typing import Annotated, Any, NamedTuple
 from pydantic import Field, field_validator
 from pydantic_settings import NoDecode
 
+from .redaction import redacted
 from .settings import EngineSettings, Flag, ImageSettings, Settings
 
 # What all engines share, for they sit in one actor and are asked by turns.
@@ -72,10 +73,11 @@ class CompareSettings(ImageSettings):
             raise ValueError(f"a comparison needs two engines or more, got {len(self.engine)}: --engine A --engine B")
         named: dict[str, CandidateSettings] = {}
         for text in self.engine:
-            name, number = text.strip(), 1
+            name = given = redacted(text.strip())
+            number = 1
             while name in named:
                 number += 1
-                name = f"{text.strip()} ({number})"
+                name = f"{given} ({number})"
             named[name] = candidate(text)
         return [Named(*each) for each in named.items()]
 
@@ -100,8 +102,8 @@ def candidate(text: str) -> CandidateSettings:
         if not equals or key in values:
             raise ValueError(f"--engine {text!r}: {word!r} is not key=value, or its key stands there twice")
         if key in _OF_THE_COMMAND:
-            flag = "and each engine is one actor's" if key == "actors" else f"give --{key.replace('_', '-')} {value}"
-            raise ValueError(f"--engine {text!r}: {key} is the same for all engines; {flag}")
+            where = "one actor holds them" if key == "actors" else f"give --{key.replace('_', '-')} {value}"
+            raise ValueError(f"--engine {text!r}: {key} is the same for all engines; {where}")
         if key == "engine" or key not in CandidateSettings.model_fields:
             known = [name for name in CandidateSettings.model_fields if name not in ("engine", *_OF_THE_COMMAND)]
             raise ValueError(f"--engine {text!r}: unknown setting {key}; the settings are: {', '.join(known)}")
