@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from PIL import Image
@@ -117,7 +117,7 @@ class Scripted:
     kv_bytes: int = 0
     fails: str = ""
     model: str = "scripted"
-    look: View = NativeView(TINY)
+    look: View = field(default_factory=lambda: NativeView(TINY))
     kind: str = "scripted"
 
     def revision(self, plan: Plan) -> str:

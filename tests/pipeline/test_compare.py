@@ -53,7 +53,7 @@ def test_two_engines_that_differ_in_a_known_way(local_ray: None, tmp_path: Path)
     }
     catalog, output = tmp_path / "catalog.parquet", tmp_path / "out"
     pq.write_table(pa.table(columns), catalog, row_group_size=16)
-    two = Scripted(f"</think>2{format_boxes('it', [(0, 0, 499, 999)])}", kv_bytes=700)
+    two = Scripted(f"{format_boxes('it', [(0, 0, 499, 999)])}</think>2", kv_bytes=700)
     record, text = compared(catalog, output, Noop(), two, gold="right", images_in_flight=8, differences=7, sheet=True)
     rows = rows_of(output)
     assert len(rows) == record["counts"]["rows"] == 240 and {row["engine"] for row in rows} == {A, B}

@@ -28,7 +28,14 @@ def row(answer: str | None, *boxes: tuple[float, ...]) -> dict[str, Any]:
 
 
 def difference(a: dict[str, Any], b: dict[str, Any], picture_bytes: bytes | None = None) -> Difference:
-    return Difference(2.0, "i", "1", dict(zip(ENGINES, (a, b), strict=True)), "2", picture_bytes)
+    return Difference(
+        2.0,
+        "i",
+        "1",
+        {name: row | {"engine": name} for name, row in zip(ENGINES, (a, b), strict=True)},
+        "2",
+        picture_bytes,
+    )
 
 
 def test_the_table_has_both_answers_side_by_side() -> None:
