@@ -111,7 +111,7 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
 
 
 def _is_number(cell: str) -> bool:
-    return not cell or cell.replace(",", "").replace(".", "", 1).isdecimal()
+    return not cell or cell.removeprefix("~").replace(",", "").replace(".", "", 1).isdecimal()
 
 
 def _piped(rows: Sequence[Sequence[str]]) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import secrets
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -67,9 +67,9 @@ class Table:
         """Some rows of COMPARED. Those of one question may come in several blocks."""
         for row in block.to_pylist():
             trace = row["trace"]
-            self.comparison.tallies[row["engine"]].took(
-                *(trace[name] or 0 for name in ("seconds", "kv_bytes", "kv_images")), bool(trace["kv_predicted"])
-            )
+            seconds, kv_bytes, kv_images = (trace[name] or 0.0 for name in ("seconds", "kv_bytes", "kv_images"))
+            tally = self.comparison.tallies[row["engine"]]
+            tally.took(seconds, kv_bytes, kv_images, bool(trace["kv_predicted"]))
             self.done["answers"] += 1
             self.done["errors"] += row["status"] == "error"
             key = (row["image_id"], row["question_id"])
@@ -163,7 +163,7 @@ def _candidate(settings: CompareSettings, one: Named, run_id: str, makers: Mappi
 
 def _stages(
     settings: CompareSettings, of_run: Settings, catalog: Catalog, candidates: Sequence[Candidate]
-) -> Iterator[pa.Table]:
+) -> Generator[pa.Table, None, None]:
     """read -> fetch and check -> compare; yields blocks of COMPARED."""
     tasks: dict[str, Any] = {"num_cpus": TASK_CPUS, "concurrency": _TASKS}
     # The source also makes keys, which nobody reads here: those of the first engine do.

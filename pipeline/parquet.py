@@ -99,7 +99,7 @@ class ParquetUnit:
         cells["image"] = _bytes_of(batch.column(layout.image)) if layout.image else pa.nulls(rows)
         cells["questions"] = self._questions(batch)
         cells["primitives"] = _as_lists(batch.column(layout.primitives)) if layout.primitives else pa.nulls(rows)
-        cells["gold_answers"] = _as_lists(batch.column(layout.gold_answers)) if layout.gold_answers else pa.nulls(rows)
+        cells["gold_answers"] = _gold(batch.column(layout.gold_answers)) if layout.gold_answers else pa.nulls(rows)
         cells["gold_boxes"] = batch.column(layout.gold_boxes) if layout.gold_boxes else pa.nulls(rows)
         cells["read_seconds"] = [seconds_per_row] * rows
         cells |= {name: pa.nulls(rows) for name in ("question_ids", "row_keys")}  # see `reading`
@@ -208,9 +208,13 @@ def _layout(file: str, schema: pa.Schema, columns: Columns) -> Layout:
     gold_boxes = present("gold_boxes") if questions else None
     if gold_answers and gold_answers not in schema.names:
         raise refuse(f"no column {gold_answers!r} with gold answers")
-    texts = pa.string() if columns.gold and _is_text(schema.field(columns.gold).type) else pa.list_(pa.string())
+    one_each = (
+        gold_answers and columns.gold and _item(schema.field(gold_answers).type) == schema.field(gold_answers).type
+    )
+    texts = pa.string() if one_each else pa.list_(pa.string())
     for name, wanted in ((gold_answers, texts), (gold_boxes, GOLD_BOXES)):
-        if name and not _castable(schema.field(name).type, wanted):
+        kind = schema.field(name).type if name else None
+        if kind and (_is_bytes(kind) or not _castable(kind, wanted)):
             raise refuse(f"column {name!r} must be {wanted}")
     kind = schema.field(image).type if image else None
     path = f"{image}.path" if kind and pa.types.is_struct(kind) and any(f.name == "path" for f in kind) else None
@@ -252,6 +256,12 @@ def _content_id(image: Any, address: str | None, questions: list[str | None] | N
     digest = hashlib.sha256(address.encode() if image is None and address else image)
     digest.update(json.dumps(questions).encode())
     return f"sha-{digest.hexdigest()[:24]}"
+
+
+def _gold(column: pa.Array) -> pa.Array:
+    """Gold answers as lists of texts; a single value is that of the first question."""
+    single = _item(column.type) == column.type
+    return _as_lists(column.cast(pa.string()) if single else column)
 
 
 def _as_lists(column: pa.Array) -> pa.Array:

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from model.primitives import format_boxes
+from pipeline.catalog import open_catalog
 from pipeline.compare import ComparisonStopped, Table, compare
 from pipeline.compare_settings import CompareSettings
 from pipeline.comparer import COMPARED, ENGINE_ANSWERS
@@ -128,6 +129,27 @@ def test_rows_that_lack_or_came_twice_are_noticed(tmp_path: Path) -> None:
         table.add(block)
     with pytest.raises(ComparisonStopped, match="2 of 2 rows came; question 0 of 'i' lack"):
         table.finish(2)
+
+
+@pytest.mark.parametrize(
+    ("column", "gold"),
+    [
+        (["2", "3"], [["2"], ["3"]]),
+        ([2, None], [["2"], None]),
+        ([["2", "3"], []], [["2", "3"], []]),
+        (pa.array(["2", "3"]).dictionary_encode(), [["2"], ["3"]]),
+    ],
+)
+def test_a_column_of_right_answers_holds_values_or_lists(column: Any, gold: Any, tmp_path: Path) -> None:
+    file = write_catalog(tmp_path / "catalog.parquet", 2, ["a?", "b?"], right=column, gold_answers=[["9"]] * 2)
+    units = open_catalog(CompareSettings(catalog=str(file)), "right").units
+    assert [row["gold_answers"] for unit in units for table in unit.read() for row in table.to_pylist()] == gold
+
+
+def test_a_folder_of_images_has_no_column_of_right_answers(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(encoded(picture()))
+    with pytest.raises(ValueError, match="gold answers stand in a column of a Parquet catalog"):
+        open_catalog(CompareSettings(catalog=str(tmp_path), question=["a?"]), "right")
 
 
 @pytest.mark.slow
