@@ -13,7 +13,6 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import asdict
-from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
@@ -23,20 +22,19 @@ import torch
 
 from model.request import Completion, EngineDead, Request, RequestError
 
-from .answers import Author, answer_row, error_row
+from .answers import Author
 from .decoder_pool import DecoderPool
 from .decoding import ImageError
 from .engines import Maker, Plan
 from .gold import score
-from .keys import mode_of
 from .ledger import Suspicion
+from .outcomes import UNASKED, answers_table, as_error, asked_of, at, failure, row_of
 from .room import ByteGate, Room, Watch
 from .rows import questions_of
 from .sharing import Asked, Shared, SharedAnswers
 from .tally import TRACED_ANSWERS
 
 _Outcome = Shared | Mapping[str, Any]  # or an error: stage, kind, message, attempts
-_BEFORE_ASKING = ("bad_limit", "too_long", "kv_budget")  # kinds of requests that never reached the model
 _DECODED_BYTES = 2_000_000_000  # of pixels that wait for the engine or are in it, in one actor
 
 
@@ -75,7 +73,7 @@ class Answerer:
         # Waited for, so that the last report is in before the last rows are.
         figures = self._engine_figures()
         await self._collector.report.remote(self._worker, dict(self._done), figures, ids, len(answers) - errors)
-        return answers_table(answers)
+        return answers_table(answers, TRACED_ANSWERS)
 
     def _engine_figures(self) -> dict[str, Any]:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # given in KiB
@@ -84,31 +82,27 @@ class Answerer:
     async def _answer_image(self, image: dict[str, Any], suspicion: Suspicion | None) -> list[dict[str, Any]]:
         """The rows of one image, in the order of its questions."""
         questions = questions_of(image["questions"])
-        places = [index for index, question in enumerate(questions) if question is not None]
-        # The catalog's modes were checked before anything started.
-        modes: Any = [mode_of(image["primitives"], place) or self._plan.primitives for place in range(len(questions))]
-        asked = tuple(Asked(questions[place] or "", modes[place], place) for place in places)
+        asked = asked_of(image, self._plan.primitives)
         seconds: dict[str, float] = {}
         outcomes: dict[int, _Outcome] = {}
         error = image["error"]
         if suspicion is not None and suspicion.condemned:
             error = suspicion.as_error()
-        if error is None and places:
+        if error is None and asked:
             try:
                 ask = partial(self._complete, image, suspicion is not None, seconds)
                 completions = await self._shared.get(image["image_sha256"], asked, ask)
-                outcomes.update(zip(places, completions, strict=True))
+                outcomes.update(zip((one.place for one in asked), completions, strict=True))
             except ImageError as broken:
                 error = broken.as_row()
             except RequestError as refused:
-                error = _as_error(refused)
+                error = as_error(refused)
             except Exception as failed:  # a failed step fails the requests in it, and only those
-                error = {"stage": "generate", "kind": type(failed).__name__, "message": str(failed), "attempts": 1}
+                error = failure("generate", failed)
         if error is not None and suspicion is not None:
             error = error | {"attempts": suspicion.attempts}
-        unasked = {"stage": "check", "kind": "no_question", "message": "the row has no question here", "attempts": 1}
         for index, question in enumerate(questions):
-            outcomes.setdefault(index, unasked if question is None else error)
+            outcomes.setdefault(index, UNASKED if question is None else error)
         return [self._row(image, index, outcomes[index], seconds) for index in range(len(questions))]
 
     async def _complete(
@@ -167,45 +161,13 @@ class Answerer:
     def _row(
         self, image: Mapping[str, Any], index: int, outcome: _Outcome, seconds: Mapping[str, float]
     ) -> dict[str, Any]:
-        now = datetime.now(UTC)
-        try:
-            was_shared = isinstance(outcome, Shared) and outcome.was_shared
-            made = outcome.completion if isinstance(outcome, Shared) else outcome
-            if isinstance(made, Completion):
-                row = answer_row(self._author, image, index, made, now, was_shared)
-            else:
-                error = _as_error(made) if isinstance(made, RequestError) else made
-                row = error_row(self._author, image, index, error, now)
-        except Exception as failed:  # one response that can't be read is one row's misfortune
-            error = {"stage": "parse", "kind": type(failed).__name__, "message": str(failed), "attempts": 1}
-            row = error_row(self._author, image, index, error, now)
-        exact, iou = score(row, _at(image["gold_answers"], index), _at(image["gold_boxes"], index))
+        was_shared = isinstance(outcome, Shared) and outcome.was_shared
+        made = outcome.completion if isinstance(outcome, Shared) else outcome
+        row = row_of(self._author, image, index, made, was_shared)
+        exact, iou = score(row, at(image["gold_answers"], index), at(image["gold_boxes"], index))
         trace: dict[str, Any] = {"gold_exact": exact, "gold_iou": iou}
         if index == 0:
             trace |= {"read_seconds": image["read_seconds"], "fetch_seconds": image["fetch_seconds"]}
             trace |= {f"{stage}_seconds": spent for stage, spent in seconds.items()}
             trace["notes"] = image["notes"]
         return row | {"trace": trace}
-
-
-def answers_table(rows: list[dict[str, Any]]) -> pa.Table:
-    """TRACED_ANSWERS of these rows; one that Arrow can't hold (half a surrogate in a text) becomes an error."""
-    try:
-        return pa.Table.from_pylist(rows, schema=TRACED_ANSWERS)
-    except (pa.ArrowException, UnicodeError, ValueError, TypeError, OverflowError) as failed:
-        if len(rows) != 1:
-            return pa.concat_tables(answers_table([row]) for row in rows)
-        kept = ("run_id", "image_id", "question_id", "model", "model_revision", "answered_at", "row_key")
-        message = ascii(str(failed))[1:-1]
-        error = {"stage": "write", "kind": type(failed).__name__, "message": message, "attempts": 1}
-        row = {name: rows[0][name] for name in kept} | {"status": "error", "error": error, "trace": {}}
-        return pa.Table.from_pylist([row], schema=TRACED_ANSWERS)
-
-
-def _as_error(refused: RequestError) -> dict[str, Any]:
-    stage = "prepare" if refused.kind in _BEFORE_ASKING else "generate"
-    return {"stage": stage, "kind": refused.kind, "message": str(refused), "attempts": refused.attempts}
-
-
-def _at(values: Any, index: int) -> Any:
-    return values[index] if values is not None and index < len(values) else None

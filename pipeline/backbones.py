@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 
 from .footprint import Peer
@@ -47,3 +48,12 @@ PEERS = (
     _gqa("8B class (Qwen3-VL-8B)", 36, 8, 128, _QWEN3_VL),
     _gqa("70B class (Qwen2.5-VL-72B)", 80, 8, 128, _QWEN2_5_VL),
 )
+
+
+def peer_of(model: str) -> Peer | None:
+    """The peer whose model this name speaks of, as in `Qwen/Qwen3-VL-8B-Instruct`; None when there is none."""
+    for peer in PEERS:
+        known = peer.name.partition("(")[2].rstrip(")") or peer.name
+        if re.search(rf"{re.escape(known)}(?![0-9A-Z])", model, re.IGNORECASE):
+            return peer
+    return None

@@ -35,9 +35,9 @@ primitive well formed; tokens and KV entries: an answer's mean. An error counts 
 
 def as_text(record: Mapping[str, Any]) -> str:
     """The table, what it was measured with, and the paper's figures for reading."""
-    parts = [_headline(record), _aligned(_rows(record)), _LEGEND, *_errors(record)]
+    parts = [_headline(record), aligned(_rows(record)), _LEGEND, *_errors(record)]
     if paper := _paper_rows(record):
-        parts += [_aligned(paper), SENTENCE]
+        parts += [aligned(paper), SENTENCE]
     return "\n\n".join(parts)
 
 
@@ -96,7 +96,8 @@ def _paper_rows(record: Mapping[str, Any]) -> list[list[str]]:
     return rows if len(rows) > 1 else []
 
 
-def _aligned(rows: Sequence[Sequence[str]]) -> str:
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """A table for a terminal, its titles first; columns of numbers are flush right."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     numeric = [all(_is_number(row[i]) for row in rows[1:]) for i in range(len(rows[0]))]
     lines = [
@@ -110,7 +111,7 @@ def _aligned(rows: Sequence[Sequence[str]]) -> str:
 
 
 def _is_number(cell: str) -> bool:
-    return not cell or cell.replace(",", "").replace(".", "", 1).isdecimal()
+    return not cell or cell.removeprefix("~").replace(",", "").replace(".", "", 1).isdecimal()
 
 
 def _piped(rows: Sequence[Sequence[str]]) -> str:

@@ -21,7 +21,7 @@ from . import store
 from .keys import Asked, Conditions, among, row_keys, short
 from .parquet import Columns, parquet_units
 from .rows import IMAGE_ROWS, questions_of
-from .settings import Settings
+from .settings import ImageSettings
 
 _FILES_PER_UNIT = 32
 _EXAMPLES = 3
@@ -105,8 +105,9 @@ class Catalog:
         return num_rows
 
 
-def open_catalog(settings: Settings) -> Catalog:
-    """The catalog that the settings name. ValueError when there is none, or its columns don't fit."""
+def open_catalog(settings: ImageSettings, gold: str | None = None) -> Catalog:
+    """The catalog that the settings name. `gold`: its column of right answers, if not the usual one. ValueError when
+    there is none, or its columns don't fit."""
     source = settings.catalog.rstrip("/") if settings.catalog != "/" else "/"
     if (scheme := store.scheme(source)) not in ("", "s3"):
         raise ValueError(f"a catalog is a local path or an s3:// address, got {scheme}:// in {source}")
@@ -116,9 +117,11 @@ def open_catalog(settings: Settings) -> Catalog:
     if not store.is_s3(root):
         root = str(Path(root).expanduser().absolute())
     if files:
-        columns = Columns(settings.id_column, settings.image_column, tuple(settings.question))
+        columns = Columns(settings.id_column, settings.image_column, tuple(settings.question), gold)
         units: Iterable[Unit] = itertools.chain.from_iterable(parquet_units(file, columns) for file in files)
     else:
+        if gold:
+            raise ValueError(f"{source} is a folder of images: gold answers stand in a column of a Parquet catalog")
         names = list(store.list_under(source))
         units = (
             ListedUnit(source, tuple(names[start : start + _FILES_PER_UNIT]), tuple(settings.question))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
@@ -30,10 +31,11 @@ class Price(NamedTuple):
 
 @dataclass
 class Tally:
-    """Sums over the answer rows of one engine. `kv_bytes` and `kv_images`: of those images where it is known."""
+    """Sums over the rows of one engine, and what it took. `kv_bytes`: of `kv_images` images, where that is known."""
 
     rows: int = 0
     answered: int = 0
+    errors: Counter[str] = field(default_factory=Counter)  # "stage/kind"
     gold_answers: int = 0
     gold_exact: int = 0
     gold_boxes: int = 0
@@ -42,9 +44,10 @@ class Tally:
     invalid: int = 0
     prompt_tokens: int = 0
     output_tokens: int = 0
-    kv_bytes: int = 0
-    kv_images: int = 0
     seconds: float = 0.0  # in which it was asked, one engine after the other
+    kv_bytes: float = 0.0
+    kv_images: float = 0.0
+    kv_predicted: bool = False
 
     def add(self, row: Row, gold_answer: str | None, gold_boxes: Sequence[Sequence[float]] | None) -> None:
         self.rows += 1
@@ -56,6 +59,7 @@ class Tally:
             self.gold_boxes += 1
             self.gold_iou += overlap
         if row["status"] != "ok":
+            self.errors[f"{row['error']['stage']}/{row['error']['kind']}"] += 1
             return
         self.answered += 1
         self.primitives += len(row["primitives"])
@@ -63,9 +67,13 @@ class Tally:
         usage = row["usage"]
         self.prompt_tokens += usage["prompt_tokens"] or 0
         self.output_tokens += usage["output_tokens"] or 0
-        if usage["kv_bytes"] is not None:
-            self.kv_bytes += usage["kv_bytes"]
-            self.kv_images += row["question_id"] == "0"
+
+    def took(self, seconds: float, kv_bytes: float, kv_images: float, kv_predicted: bool) -> None:
+        """A share of what the engine took, in whatever portions; `kv_predicted`: the bytes were computed, not told."""
+        self.seconds += seconds
+        self.kv_bytes += kv_bytes
+        self.kv_images += kv_images
+        self.kv_predicted |= kv_predicted
 
 
 @dataclass
@@ -95,6 +103,8 @@ class Difference(NamedTuple):
     image_id: str
     question_id: str
     rows: Mapping[str, Row]
+    gold_answer: str | None = None
+    picture: bytes | None = None
 
 
 @dataclass
@@ -105,6 +115,7 @@ class Comparison:
     keep: int = 20
     tallies: dict[str, Tally] = field(default_factory=dict)
     pairs: dict[tuple[str, str], Pair] = field(default_factory=dict)
+    differing: int = 0  # questions on which some two engines differ
     _largest: list[tuple[float, int, Difference]] = field(default_factory=list)
     _seen: int = 0
 
@@ -115,19 +126,24 @@ class Comparison:
         self.pairs = {pair: Pair() for pair in combinations(self.engines, 2)}
 
     def add(
-        self, rows: Mapping[str, Row], gold_answer: str | None, gold_boxes: Sequence[Sequence[float]] | None
+        self,
+        rows: Mapping[str, Row],
+        gold_answer: str | None,
+        gold_boxes: Sequence[Sequence[float]] | None,
+        picture: bytes | None = None,
     ) -> None:
-        """One question: each engine's row, and what is right if that is known."""
+        """One question: each engine's row, what is right if that is known, and the image as it would be shown."""
         assert set(rows) == set(self.engines), (set(rows), self.engines)
         for name, row in rows.items():
             self.tallies[name].add(row, gold_answer, gold_boxes)
         for (a, b), pair in self.pairs.items():
             pair.add(rows[a], rows[b])
         self._seen += 1
-        size = max(apart(rows[a], rows[b]) for a, b in self.pairs)
+        size = largest_gap(list(rows.values()))
         if size > 0:
+            self.differing += 1
             first = rows[self.engines[0]]
-            difference = Difference(size, first["image_id"], first["question_id"], rows)
+            difference = Difference(size, first["image_id"], first["question_id"], rows, gold_answer, picture)
             heapq.heappush(self._largest, (size, -self._seen, difference))  # of equals, the earlier ones stay
             if len(self._largest) > self.keep:
                 heapq.heappop(self._largest)
@@ -140,14 +156,15 @@ class Comparison:
         """For each engine and each pair what the table shows; None where there is nothing to divide by."""
         return {
             "engines": {name: _figures(tally, prices.get(name)) for name, tally in self.tallies.items()},
-            "pairs": {
-                f"{a} | {b}": {
+            "pairs": [
+                {
+                    "engines": [a, b],
                     "both_answered": pair.both,
                     "agreement": _share(pair.agree, pair.both),
                     "primitives_iou": _share(pair.iou, pair.pointed),
                 }
                 for (a, b), pair in self.pairs.items()
-            },
+            ],
         }
 
 
@@ -161,16 +178,25 @@ def apart(a: Row, b: Row) -> float:
     return float(not same(a["answer"], b["answer"])) + (0.0 if overlap is None else 1 - overlap)
 
 
+def largest_gap(rows: Sequence[Row]) -> float:
+    """How far those two of the answers to one question lie apart that differ most."""
+    return max(apart(a, b) for a, b in combinations(rows, 2))
+
+
 def _figures(tally: Tally, price: Price | None) -> dict[str, Any]:
     cost = None if price is None else price.of(tally.prompt_tokens, tally.output_tokens, tally.seconds)
     return {
         "questions": tally.rows,
         "answered": tally.answered,
+        "errors": dict(tally.errors.most_common()),
         "gold_exact": _share(tally.gold_exact, tally.gold_answers),
         "gold_iou": _share(tally.gold_iou, tally.gold_boxes),
         "invalid_primitives": _share(tally.invalid, tally.primitives),
+        "prompt_tokens_per_answer": _share(tally.prompt_tokens, tally.answered),
         "output_tokens_per_answer": _share(tally.output_tokens, tally.answered),
         "kv_bytes_per_image": _share(tally.kv_bytes, tally.kv_images),
+        "kv_bytes_predicted": tally.kv_predicted,
+        "seconds": tally.seconds,
         "answers_per_second": _share(tally.answered, tally.seconds),
         "price_per_1000_answers": None if cost is None else _share(1000 * cost, tally.answered),
     }

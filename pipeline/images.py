@@ -16,7 +16,7 @@ from .access import Access, WebAddress
 from .decoder_pool import DecoderPool
 from .decoding import Header, ImageError
 from .rows import CHECKED_ROWS, IMAGE_ROWS
-from .settings import Settings
+from .settings import ImageSettings
 from .waiting import HelperThreads
 from .web import Patience, Web
 
@@ -37,7 +37,7 @@ class Limits:
     decode_seconds: float = 60.0
 
     @classmethod
-    def of(cls, settings: Settings, root: str, processes: int = 1) -> Limits:
+    def of(cls, settings: ImageSettings, root: str, processes: int = 1) -> Limits:
         """As the settings say, for a catalog at `root` that so many processes fetch from at a time."""
         access = Access(
             tuple(settings.allow_scheme),

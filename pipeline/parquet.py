@@ -33,12 +33,14 @@ _IMAGE_COLUMNS = ("image", "image_uri", "uri", "url", "path")
 class Columns:
     """What the settings say about columns. `questions`, when given, are asked instead of the file's.
 
-    No `id`: the usual column, or content ids in a file without one.
+    No `id`: the usual column, or content ids in a file without one. `gold`: a column of right answers, in place of the
+    usual one.
     """
 
     id: str | None
     image: str | None
     questions: tuple[str, ...]
+    gold: str | None = None
 
 
 class Layout(NamedTuple):
@@ -103,7 +105,7 @@ class ParquetUnit:
         cells["image"] = _bytes_of(batch.column(layout.image)) if layout.image else pa.nulls(rows)
         cells["questions"] = self._questions(batch)
         cells["primitives"] = _as_lists(batch.column(layout.primitives)) if layout.primitives else pa.nulls(rows)
-        cells["gold_answers"] = batch.column(layout.gold_answers) if layout.gold_answers else pa.nulls(rows)
+        cells["gold_answers"] = _gold(batch.column(layout.gold_answers)) if layout.gold_answers else pa.nulls(rows)
         cells["gold_boxes"] = batch.column(layout.gold_boxes) if layout.gold_boxes else pa.nulls(rows)
         cells["read_seconds"] = [seconds_per_row] * rows
         cells |= {name: pa.nulls(rows) for name in ("question_ids", "row_keys")}  # see `reading`
@@ -208,10 +210,17 @@ def _layout(file: str, schema: pa.Schema, columns: Columns) -> Layout:
     modes = present("primitives") if questions else None
     if modes and not _is_text(_item(schema.field(modes).type)):
         raise refuse("column 'primitives' must hold on, off or auto, or lists of these")
-    gold_answers = present("gold_answers") if questions else None
+    gold_answers = columns.gold or (present("gold_answers") if questions else None)
     gold_boxes = present("gold_boxes") if questions else None
-    for name, wanted in ((gold_answers, pa.list_(pa.string())), (gold_boxes, GOLD_BOXES)):
-        if name and not _castable(schema.field(name).type, wanted):
+    if gold_answers and gold_answers not in schema.names:
+        raise refuse(f"no column {gold_answers!r} with gold answers")
+    one_each = (
+        gold_answers and columns.gold and _item(schema.field(gold_answers).type) == schema.field(gold_answers).type
+    )
+    texts = pa.string() if one_each else pa.list_(pa.string())
+    for name, wanted in ((gold_answers, texts), (gold_boxes, GOLD_BOXES)):
+        kind = schema.field(name).type if name else None
+        if kind and (_is_bytes(kind) or not _castable(kind, wanted)):
             raise refuse(f"column {name!r} must be {wanted}")
     kind = schema.field(image).type if image else None
     path = f"{image}.path" if kind and pa.types.is_struct(kind) and any(f.name == "path" for f in kind) else None
@@ -253,6 +262,12 @@ def _content_id(image: Any, address: str | None, questions: list[str | None] | N
     digest = hashlib.sha256(address.encode() if image is None and address else image)
     digest.update(json.dumps(questions).encode())
     return f"sha-{digest.hexdigest()[:24]}"
+
+
+def _gold(column: pa.Array) -> pa.Array:
+    """Gold answers as lists of texts; a single value is that of the first question."""
+    single = _item(column.type) == column.type
+    return _as_lists(column.cast(pa.string()) if single else column)
 
 
 def _as_lists(column: pa.Array) -> pa.Array:

@@ -41,7 +41,7 @@ def run_record(
         "finished_at": finished.isoformat(),
         "seconds": {"total": round(duration, 3), "answering": round(seconds_answering, 3)},
         "settings": without_secrets(settings.model_dump()),
-        "versions": _versions(),
+        "versions": versions(),
         "counts": {
             "images": tally.images,
             "images_answered": tally.images_ok,
@@ -192,11 +192,12 @@ def _by_stage(errors: Counter[str]) -> dict[str, dict[str, int]]:
     return stages
 
 
-def _versions() -> dict[str, str]:
-    versions = {"python": platform.python_version()}
+def versions() -> dict[str, str]:
+    """What this process runs on: Python, this project and the packages that answers may depend on."""
+    found = {"python": platform.python_version()}
     for package in ("deixis", *_PACKAGES):
         try:
-            versions[package] = importlib.metadata.version(package)
+            found[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:  # run from a checkout that was never installed
-            versions[package] = "not installed"
-    return versions
+            found[package] = "not installed"
+    return found

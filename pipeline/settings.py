@@ -18,48 +18,21 @@ BUNDLED_CATALOG = PROJECT / "catalogs" / "demo.parquet"
 BUNDLED_MODEL = PROJECT / "model" / "checkpoints" / "default"
 
 
-class CatalogSettings(Sources):
-    """What is asked of which images, and where the answers go."""
+class ImageSettings(Sources):
+    """What is asked of which images, and what an image may be."""
 
     catalog: str = Field(
         default=str(BUNDLED_CATALOG),
         description="the images: a Parquet file, a folder of Parquet files or of images, or an s3:// prefix of either",
     )
-    output: str | None = Field(
-        default=None,
-        description="folder or s3:// prefix for the answers and run.json [results/RUN_ID under this folder]",
-    )
-    overwrite: bool = Field(default=False, description="replace the answers that OUTPUT holds instead of going on")
     question: Annotated[list[str], NoDecode] = Field(
         default=[], description="ask this of every image, instead of the catalog's own questions; may be repeated"
     )
     limit: int | None = Field(default=None, ge=1, description="stop after the first N images [all]")
-    format: Literal["parquet", "arrow"] = Field(default="parquet", description="file format of the answers table")
-    rows_per_file: int = Field(default=1024, ge=1, description="answer rows in one output file, about")
-
-    # Exactly once: what an output that holds answers means for this run, and what a crash may cost.
-    on_change: Literal["refuse", "renew"] = Field(
-        default="refuse",
-        description="when OUTPUT answers other questions, or by another model: stop, or answer anew what changed"
-        " and drop what is not asked any more",
-    )
-    retry_errors: bool = Field(default=False, description="ask again what ended as an error in OUTPUT")
-    commit_seconds: float = Field(
-        default=30.0, gt=0, description="longest time that finished answers wait for their file"
-    )
     image_seconds: float = Field(
         default=900.0,
         gt=0,
         description="an engine that has not answered an image after this long hangs, and is ended; its images move on",
-    )
-    max_error_share: float = Field(
-        default=1.0,
-        ge=0,
-        le=1,
-        description="stop when more than this share of the answers, of 100 at least, are errors (1: never)",
-    )
-    write_seconds: float = Field(
-        default=300.0, ge=0, description="how long a file that can't be written is tried again before the run stops"
     )
 
     id_column: str | None = Field(
@@ -128,6 +101,38 @@ class CatalogSettings(Sources):
         if any(not question.strip() for question in value):
             raise ValueError("a question is blank: leave it out, or write it")
         return value
+
+
+class CatalogSettings(ImageSettings):
+    """The same, and where the answers go."""
+
+    output: str | None = Field(
+        default=None,
+        description="folder or s3:// prefix for the answers and run.json [results/RUN_ID under this folder]",
+    )
+    overwrite: bool = Field(default=False, description="replace the answers that OUTPUT holds instead of going on")
+    format: Literal["parquet", "arrow"] = Field(default="parquet", description="file format of the answers table")
+    rows_per_file: int = Field(default=1024, ge=1, description="answer rows in one output file, about")
+
+    # Exactly once: what an output that holds answers means for this run, and what a crash may cost.
+    on_change: Literal["refuse", "renew"] = Field(
+        default="refuse",
+        description="when OUTPUT answers other questions, or by another model: stop, or answer anew what changed"
+        " and drop what is not asked any more",
+    )
+    retry_errors: bool = Field(default=False, description="ask again what ended as an error in OUTPUT")
+    commit_seconds: float = Field(
+        default=30.0, gt=0, description="longest time that finished answers wait for their file"
+    )
+    max_error_share: float = Field(
+        default=1.0,
+        ge=0,
+        le=1,
+        description="stop when more than this share of the answers, of 100 at least, are errors (1: never)",
+    )
+    write_seconds: float = Field(
+        default=300.0, ge=0, description="how long a file that can't be written is tried again before the run stops"
+    )
 
 
 class EngineSettings(Sources):

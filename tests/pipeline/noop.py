@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from PIL import Image
@@ -106,3 +106,62 @@ def _babble(made: Completion | RequestError) -> Completion:
     assert isinstance(made, Completion), made
     texts: dict[str, Any] = {"</think>3": "\ud83c", "</think>2": None}
     return replace(made, text=texts.get(made.text, made.text))
+
+
+@dataclass(frozen=True)
+class Scripted:
+    """Makes engines that say `text` to every question, and tell a cache of `kv_bytes` for each image. `fails`: refuses
+    | dies | hangs | breaks | exits, at whatever comes after the first request."""
+
+    text: str
+    kv_bytes: int = 0
+    fails: str = ""
+    model: str = "scripted"
+    look: View = field(default_factory=lambda: NativeView(TINY))
+    kind: str = "scripted"
+
+    def revision(self, plan: Plan) -> str:
+        return "0"
+
+    def view(self, plan: Plan) -> View:
+        return self.look
+
+    def make(self, plan: Plan) -> ScriptedEngine:
+        return ScriptedEngine(self)
+
+
+class ScriptedEngine:
+    revision = "0"
+
+    def __init__(self, script: Scripted) -> None:
+        self.name, self._script = script.model, script
+        self._stats = EngineStats()
+        self.seen: list[tuple[int, int]] = []
+
+    async def answer(self, request: Request) -> list[Completion]:
+        self.seen.append(request.image.size)
+        if len(self.seen) > 1:
+            await self._fail()
+        self._stats.requests += 1
+        self._stats.kv_bytes_measured += self._script.kv_bytes
+        usage = Usage(0, 500, 10, 0, None, False)
+        return [Completion(self._script.text, (1,), "stop", 1.0, usage) for _ in request.questions]
+
+    async def _fail(self) -> None:
+        match self._script.fails:
+            case "refuses":
+                raise RequestError("kv_budget", "too much for it")
+            case "dies":
+                raise EngineDead("it was told to")
+            case "hangs":
+                await asyncio.sleep(3600)
+            case "breaks":
+                raise KeyError("of its own")
+            case "exits":
+                os._exit(1)
+
+    def stats(self) -> EngineStats:
+        return replace(self._stats)
+
+    def close(self) -> None:
+        pass
