@@ -14,6 +14,13 @@ from pathlib import Path
 
 import pytest
 
+# For this process, and for every other that a test starts.
+import tests.site.sitecustomize
+
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    filter(None, [str(Path(tests.site.sitecustomize.__file__).parent), os.environ.get("PYTHONPATH")])
+)
+
 DEFAULT_CHECKPOINT = Path(__file__).parent.parent / "model" / "checkpoints" / "default"
 
 
