@@ -12,7 +12,7 @@ from .settings import EngineSettings
 class Endpoint:
     """Where and how to ask. `url` ends before `/chat/completions`; the key is read from the environment variable
     `key_variable`, none is sent when that is not set. `timeout_s` is of one request, `patience_s` of all tries that the
-    server refused or did not hear."""
+    server refused or did not hear: a wait it states that would last longer is an error at once."""
 
     url: str
     model: str

@@ -9,10 +9,11 @@ is an error at once, in the server's words. Redirects are not followed: the key 
 from __future__ import annotations
 
 import asyncio
+import math
 import os
-import random
 import time
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 
 import aiohttp
 
@@ -22,11 +23,10 @@ from model.request import Completion, EngineDead, EngineStats, Request, RequestE
 from .chat import BadResponse, Turn, body_of, data_url, shown, turn_of
 from .endpoint import Endpoint
 from .frames import Frame
-from .pace import Pace, stated_wait_s
+from .pacing import HostGate, pause_seconds, stated_wait_seconds
 
 _MAX_BODY_BYTES = 16 << 20
 _TRANSIENT = {408, 409, 425, 500, 502, 503, 504, 529}
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.25, 30.0
 
 
 class OpenAIEngine:
@@ -36,7 +36,7 @@ class OpenAIEngine:
         self.endpoint, self.frame = endpoint, frame
         self.name, self.revision = endpoint.model, endpoint.revision
         self._url = endpoint.url.rstrip("/") + "/chat/completions"
-        self._pace = Pace(endpoint.in_flight)
+        self._gate = HostGate(endpoint.in_flight, endpoint.patience_s)
         self._session: aiohttp.ClientSession | None = None
         self._closed = False
         self._stats = EngineStats()
@@ -77,22 +77,23 @@ class OpenAIEngine:
     async def _turn(self, body: bytes) -> Turn | RequestError:
         """One question, asked until it is answered or there is a reason to stop."""
         failures = tries = 0
-        give_up_at = time.monotonic() + self.endpoint.patience_s
+        give_up_at = math.inf
         while True:
             tries += 1
-            async with self._pace.place() as began:
+            async with self._gate as entered:
                 outcome = await self._post(body)
             if isinstance(outcome, Turn):
-                self._pace.went_well()
+                self._gate.succeeded()
                 return outcome
-            pause = random.uniform(0, min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2 ** min(tries, 20)))
+            pause = pause_seconds(tries) if outcome.wait_s is None else outcome.wait_s
             if outcome.refused:
-                self._pace.refused(began, outcome.wait_s if outcome.wait_s is not None else pause)
+                self._gate.too_many(entered, pause)
+            give_up_at = min(give_up_at, entered + self.endpoint.patience_s)  # waiting for a first turn is no fault
             failures += not outcome.waits
-            last = time.monotonic() > give_up_at if outcome.waits else failures >= self.endpoint.attempts
+            last = time.monotonic() + pause > give_up_at if outcome.waits else failures >= self.endpoint.attempts
             if outcome.final or last:
                 return RequestError(outcome.kind, outcome.message, tries)
-            await asyncio.sleep(pause if outcome.wait_s is None else outcome.wait_s)
+            await asyncio.sleep(pause)
 
     async def _post(self, body: bytes) -> Turn | _Failure:
         if self._session is None:
@@ -105,11 +106,11 @@ class OpenAIEngine:
         try:
             async with self._session.post(self._url, data=body, headers=headers, allow_redirects=False) as response:
                 content = await _bounded(response)
-                wait_s = stated_wait_s(response.headers)
+                wait_s = stated_wait_seconds(response.headers, datetime.now(UTC))
                 if response.status != 200:
                     return _failure(response.status, content, wait_s)
                 if wait_s is not None:  # this was the last request of a stated budget
-                    self._pace.pause(wait_s)
+                    self._gate.close(wait_s)
                 return turn_of(content)
         except BadResponse as error:
             return _Failure("bad_response", str(error))

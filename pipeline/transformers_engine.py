@@ -29,7 +29,7 @@ from model.weights import revision
 
 from .frames import Frame
 
-INSTALL = 'pip install "deixis[transformers]"'
+INSTALL = 'pip install -e ".[transformers]"'
 
 # For processors that bring no template of their own: the image, then the words.
 _PLAIN_TEMPLATE = (
@@ -144,7 +144,7 @@ class TransformersEngine:
         self._stats.sequence_steps += output_BT.shape[1] * len(batch)
         prompt_tokens_B = inputs["attention_mask"].sum(1).tolist()
         return [
-            self._completion(question, output, prompt_tokens, confidences.log_probabilities_BT[row])
+            self._completion(question, output, prompt_tokens, confidences.of(row))
             for row, (question, output, prompt_tokens) in enumerate(
                 zip(batch, output_BT.tolist(), prompt_tokens_B, strict=True)
             )
@@ -168,18 +168,18 @@ class TransformersEngine:
         return inputs.to(self.device, dtype=self._model.dtype)
 
     def _completion(
-        self, question: _Question, output: list[int], prompt_tokens: int, log_probabilities: list[float]
+        self, question: _Question, output: list[int], prompt_tokens: int, log_probabilities: list[float] | None
     ) -> Completion:
         length = next((at for at, token in enumerate(output) if token in self._ends), len(output))
         stopped = length < len(output)
-        chosen = log_probabilities[: length + stopped]  # the end was chosen too
         # Tags of primitives are special tokens in some vocabularies: skipping those would lose them.
         text = self._processor.tokenizer.decode(output[:length], skip_special_tokens=False)
         self._stats.answers += 1
         self._stats.prompt_tokens += prompt_tokens
         self._stats.output_tokens += length
         usage = Usage(None, prompt_tokens, length, None, None, False, *question.decision)
-        confidence = math.exp(sum(chosen) / max(len(chosen), 1))
+        chosen = log_probabilities and log_probabilities[: length + stopped]  # the end was chosen too
+        confidence = math.exp(sum(chosen) / len(chosen)) if chosen else None
         return Completion(text, tuple(output[:length]), "stop" if stopped else "length", confidence, usage)
 
 
@@ -200,12 +200,15 @@ class _Question:
 
 
 class _Confidences:
-    """A logits processor that changes nothing and keeps the log-probability of each token that was chosen."""
+    """A logits processor that changes nothing and keeps the log-probability of each token that was chosen.
+
+    A model whose own `generate` drops such processors (Janus) has none to tell.
+    """
 
     def __init__(self) -> None:
         self._last_BV: Tensor | None = None
         self._chosen_TB: list[Tensor] = []
-        self.log_probabilities_BT: list[list[float]] = []
+        self._log_probabilities_BT: list[list[float]] = []
 
     def __call__(self, ids_BT: Tensor, logits_BV: Tensor) -> Tensor:
         self._take(ids_BT)
@@ -215,7 +218,11 @@ class _Confidences:
     def end(self, output_BT: Tensor) -> None:
         """After the last token, which no further call shows."""
         self._take(output_BT)
-        self.log_probabilities_BT = torch.stack(self._chosen_TB, dim=1).tolist()
+        if self._chosen_TB:
+            self._log_probabilities_BT = torch.stack(self._chosen_TB, dim=1).tolist()
+
+    def of(self, row: int) -> list[float] | None:
+        return self._log_probabilities_BT[row] if self._log_probabilities_BT else None
 
     def _take(self, ids_BT: Tensor) -> None:
         if self._last_BV is not None:
@@ -233,14 +240,16 @@ def _loaded(checkpoint: str, dtype: torch.dtype, device: torch.device) -> tuple[
     try:
         from transformers import AutoModelForImageTextToText, AutoProcessor
     except ImportError as error:
-        raise ValueError(f"--engine transformers needs its library: {INSTALL} ({error})") from None
+        raise ValueError(f"--engine transformers needs its libraries: {INSTALL} ({error})") from None
     if not (Path(checkpoint) / "config.json").is_file():
         raise ValueError(f"{checkpoint} holds no config.json: give the folder of a transformers checkpoint")
     safe: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     try:
         processor = AutoProcessor.from_pretrained(checkpoint, **safe)
         model = AutoModelForImageTextToText.from_pretrained(checkpoint, dtype=dtype, use_safetensors=True, **safe)
-    except (OSError, ValueError, ImportError) as error:
+    except ImportError as error:  # some processors are made of torchvision
+        raise ValueError(f"{checkpoint} needs libraries beside transformers: {INSTALL} ({error})") from None
+    except (OSError, ValueError) as error:
         raise ValueError(f"transformers can't load {checkpoint} as an image-text model: {error}") from None
     return processor, model.eval().to(device)
 

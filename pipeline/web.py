@@ -23,7 +23,7 @@ from yarl import URL
 from .access import Access, WebAddress
 from .addresses import Refused, Resolver, socket_for
 from .decoding import ImageError
-from .pacing import HostGate, pause_seconds, retry_after_seconds
+from .pacing import HostGate, pause_seconds, stated_wait_seconds
 
 MAX_REDIRECTS = 5
 CONNECT_SECONDS = 10.0
@@ -98,10 +98,10 @@ class Web:
         for _ in range(MAX_REDIRECTS + 1):
             gate = self._gate(address)
             with clock.stopped():  # other images of the host being fetched is no fault of this one
-                await gate.__aenter__()
+                entered = await gate.__aenter__()
             try:
                 async with asyncio.timeout(clock.left()):
-                    data = await self._get(address, max_bytes, cut, gate)
+                    data = await self._get(address, max_bytes, cut, gate, entered)
             finally:
                 await gate.__aexit__(None, None, None)
             if isinstance(data, bytes):
@@ -109,7 +109,7 @@ class Web:
             address = self._access.redirected(address, data)
         raise ImageError("fetch", "too_many_redirects", f"more than {MAX_REDIRECTS}, the last one to {address.host}")
 
-    async def _get(self, address: WebAddress, max_bytes: int, cut: bool, gate: HostGate) -> bytes | str:
+    async def _get(self, address: WebAddress, max_bytes: int, cut: bool, gate: HostGate, entered: float) -> bytes | str:
         """The body, or where a redirect leads. Passing or ImageError when there is neither."""
         headers = {"Range": f"bytes=0-{max_bytes - 1}"} if cut else {}
         url = URL(address.url, encoded=True)  # as it stands: quoting it again would break signatures
@@ -117,7 +117,7 @@ class Web:
             async with self._session.get(url, headers=headers, allow_redirects=False) as response:
                 if response.status in _REDIRECTS and "Location" in response.headers:
                     return response.headers["Location"]
-                _require_success(address, response, gate)
+                _require_success(address, response, gate, entered)
                 data = await _body(response, max_bytes, cut)
                 gate.succeeded()
                 return data
@@ -175,14 +175,14 @@ class _Clock:
         self._end += self._loop.time() - self._stopped_at
 
 
-def _require_success(address: WebAddress, response: aiohttp.ClientResponse, gate: HostGate) -> None:
+def _require_success(address: WebAddress, response: aiohttp.ClientResponse, gate: HostGate, entered: float) -> None:
     status, said = response.status, f"{address.host} answered {response.status}"
     if status in (200, 206):
         return
     if status in _PASSING:
-        wait = retry_after_seconds(response.headers.get("Retry-After"), datetime.now(UTC))
+        wait = stated_wait_seconds(response.headers, datetime.now(UTC)) or 0.0
         if status in _TOO_MANY:
-            gate.too_many(wait)
+            gate.too_many(entered, wait)
         raise Passing("rate_limited" if status == 429 else "http_error", said, wait)
     kinds = {404: "missing", 410: "missing", 401: "denied", 403: "denied", 451: "denied"}
     raise ImageError("fetch", kinds.get(status, "http_error"), said)

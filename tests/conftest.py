@@ -19,6 +19,13 @@ from hypothesis import HealthCheck, settings
 settings.register_profile("deixis", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("deixis")
 
+# For this process, and for every other that a test starts.
+import tests.site.sitecustomize
+
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    filter(None, [str(Path(tests.site.sitecustomize.__file__).parent), os.environ.get("PYTHONPATH")])
+)
+
 DEFAULT_CHECKPOINT = Path(__file__).parent.parent / "model" / "checkpoints" / "default"
 
 

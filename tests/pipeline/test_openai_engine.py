@@ -15,10 +15,17 @@ from PIL import Image
 
 from model.request import Completion, Request, RequestError
 from model.sampling import Sampling
+from pipeline import pacing
 from pipeline.endpoint import Endpoint
 from pipeline.frames import frame_of
 from pipeline.openai_engine import OpenAIEngine
 from tests.pipeline.chat_server import Answer, Asked, Server, after, completion, free_port, serving
+
+
+@pytest.fixture(autouse=True)
+def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pacing, "_FIRST_PAUSE_SECONDS", 0.02)
+
 
 Ask = Callable[[OpenAIEngine, Server], Awaitable[Any]]
 
@@ -226,6 +233,22 @@ def test_a_server_that_never_comes_is_an_error_when_patience_is_over() -> None:
     outcome = asyncio.run(whole())
     assert outcome.kind == "unreachable"
     assert outcome.attempts > 1
+
+
+def test_a_stated_wait_beyond_patience_is_an_error_at_once() -> None:
+    outcome, server = run(replies(failing(429, Retry_After="3600")), one)
+    assert (outcome.kind, outcome.attempts, len(server.asked)) == ("http_429", 1, 1)
+
+
+def test_waiting_for_a_turn_takes_none_of_a_requests_patience() -> None:
+    async def answer(asked: Asked) -> web.Response:
+        return failing(429, Retry_After="0.01")() if asked.number == 5 else await after(0.1, "3")
+
+    async def ask(engine: OpenAIEngine, server: Server) -> list[Any]:
+        return await asyncio.gather(*(engine.answer(request()) for _ in range(6)))
+
+    outcomes = run(answer, ask, in_flight=1, patience_s=0.4)
+    assert all(isinstance(outcome, Completion) for (outcome,) in outcomes)
 
 
 def test_counters_add_up() -> None:
