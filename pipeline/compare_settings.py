@@ -9,7 +9,8 @@ from pydantic import Field, field_validator
 from pydantic_settings import NoDecode
 
 from .redaction import redacted
-from .settings import EngineSettings, Flag, ImageSettings, Settings
+from .settings import EngineSettings, ImageSettings, Settings
+from .sources import Flag
 
 # What all engines share, for they sit in one actor and are asked by turns.
 _OF_THE_COMMAND = ("actors", "cpus_per_actor", "gpus_per_actor", "images_in_flight", "address")

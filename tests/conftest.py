@@ -15,13 +15,13 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+import tests.site.sitecustomize
+
 # No test depends on how fast the machine is.
 settings.register_profile("deixis", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("deixis")
 
-# For this process, and for every other that a test starts.
-import tests.site.sitecustomize
-
+# For every other process that a test starts; this one has imported it.
 os.environ["PYTHONPATH"] = os.pathsep.join(
     filter(None, [str(Path(tests.site.sitecustomize.__file__).parent), os.environ.get("PYTHONPATH")])
 )
