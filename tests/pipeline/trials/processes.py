@@ -27,6 +27,11 @@ def named(pid: int, part: str) -> list[int]:
     return [each for each in below(pid) if part in _read(each, "cmdline")]
 
 
+def command(pid: int) -> str:
+    """The command line of a process; empty when it is gone."""
+    return _read(pid, "cmdline").replace("\0", " ").strip()
+
+
 def resident_bytes(pid: int) -> int:
     lines = [line for line in _read(pid, "status").splitlines() if line.startswith("VmRSS:")]
     return int(lines[0].split()[1]) * 1024 if lines else 0

@@ -18,7 +18,7 @@ from tests.pipeline.noop import DEADLY, Deadly, Noop
 from tests.pipeline.pictures import encoded, picture
 from tests.pipeline.tables import answers, ran_noop, write_catalog
 from tests.pipeline.trials.drivers import start
-from tests.pipeline.trials.processes import alive, below, named
+from tests.pipeline.trials.processes import alive, below, command, named
 
 pytestmark = pytest.mark.slow
 
@@ -87,12 +87,12 @@ def test_a_killed_driver_takes_its_own_ray_along(tmp_path: Path) -> None:
     deadline = time.monotonic() + 120
     while not named(driver.process.pid, ANSWERER) and time.monotonic() < deadline:
         time.sleep(0.2)
-    family = below(driver.process.pid)
+    family = {pid: command(pid) for pid in below(driver.process.pid)}
     assert len(family) > 3, "Ray's processes were not found"
     driver.process.kill()
     driver.process.join()
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180  # Ray's own wait for each other for a minute and more
     while any(map(alive, family)) and time.monotonic() < deadline:
         time.sleep(0.2)
-    assert [pid for pid in family if alive(pid)] == []
+    assert {pid: called for pid, called in family.items() if alive(pid)} == {}
     print(f"\n{len(family)} processes of Ray ended with their driver")
