@@ -134,7 +134,8 @@ def compare(
                 for block in stages:
                     table.add(block)
         except RayError as error:
-            raise ComparisonStopped(f"the engines' process broke off: {error}") from error
+            last = str(error).strip().splitlines()[-1:]  # after the frames, if there are any
+            raise ComparisonStopped(f"the engines' process broke off: {''.join(last).strip()}") from error
     table.finish(rows)
     record = _record(settings, named, candidates, table, started)
     _write(output, record, comparison, settings.sheet)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
+import threading
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +16,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
+from aiohttp import web
 
 from model.primitives import format_boxes
 from pipeline.catalog import open_catalog
@@ -20,6 +25,7 @@ from pipeline.compare_settings import CompareSettings
 from pipeline.comparer import COMPARED, ENGINE_ANSWERS
 from pipeline.comparison import Comparison
 from pipeline.engines import Maker
+from tests.pipeline.chat_server import Answer, Asked, completion, serving
 from tests.pipeline.noop import Noop, Scripted
 from tests.pipeline.pictures import encoded, picture
 from tests.pipeline.tables import write_catalog
@@ -33,6 +39,20 @@ def compared(
     out = io.StringIO()
     settings = CompareSettings(engine=[A, B], catalog=str(catalog), output=str(output), **values)
     return compare(settings, out, io.StringIO(), {"native": native, "transformers": transformers}), out.getvalue()
+
+
+@contextmanager
+def in_thread(answer: Answer) -> Iterator[str]:
+    """The address of a server that answers beside the test."""
+    loop, context = asyncio.new_event_loop(), serving(answer)
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    try:
+        yield asyncio.run_coroutine_threadsafe(context.__aenter__(), loop).result()[1]
+    finally:
+        asyncio.run_coroutine_threadsafe(context.__aexit__(None, None, None), loop).result()
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
 
 
 def rows_of(output: Path) -> list[dict[str, Any]]:
@@ -83,6 +103,32 @@ def test_two_engines_that_differ_in_a_known_way(local_ray: None, tmp_path: Path)
     assert not (output / "differences.png").exists()
 
 
+def test_a_checkpoint_and_an_endpoint_are_compared_in_original_pixels(
+    local_ray: None, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    async def answer(asked: Asked) -> web.Response:
+        assert max(asked.image.size) <= 40
+        return completion('{"objects": [{"box": [0, 0, 500, 1000]}, {"box": [0, 0, 9, 1001]}], "answer": "one"}')
+
+    catalog = write_catalog(tmp_path / "catalog.parquet", 5, ["Where is it?", "How many?"])
+    with in_thread(answer) as url:
+        engines = [
+            f"native model={tiny_checkpoint} max_output_tokens=6",
+            f"openai endpoint={url} model=m send_pixels=1024 price_prompt=1 price_output=100",
+        ]
+        settings = CompareSettings(engine=engines, catalog=str(catalog), output=str(tmp_path / "out"))
+        record = compare(settings, io.StringIO(), io.StringIO())
+    rows = [row for row in rows_of(tmp_path / "out") if row["engine"] == engines[1]]
+    for row in rows:
+        (box, _) = row["primitives"]
+        assert (box["x2"], box["y2"]) == (row["image_width"] / 2, row["image_height"])
+    native, endpoint = record["engines"].values()
+    assert (len(rows), native["answered"], endpoint["answered"]) == (10, 10, 10)
+    assert native["kv_bytes_per_image"] > 0 and endpoint["kv_bytes_per_image"] is None
+    assert (endpoint["invalid_primitives"], endpoint["prompt_tokens_per_answer"]) == (0.5, 20)
+    assert endpoint["price_per_1000_answers"] == pytest.approx(1000 * (20 * 1 + 5 * 100) / 1e6)
+
+
 def test_a_process_that_an_engine_takes_along_ends_the_comparison_with_a_word(local_ray: None, tmp_path: Path) -> None:
     catalog = write_catalog(tmp_path / "catalog.parquet", 3, ["a?"])
     with pytest.raises(ComparisonStopped, match="the engines' process broke off"):
@@ -90,6 +136,7 @@ def test_a_process_that_an_engine_takes_along_ends_the_comparison_with_a_word(lo
     assert not (tmp_path / "out" / "compare.json").exists()
 
 
+@pytest.mark.slow
 def test_a_bucket_is_an_output_too(local_ray: None, s3: Any, bucket: str, tmp_path: Path) -> None:
     catalog = write_catalog(tmp_path / "catalog.parquet", 2, ["a?"])
     output = f"s3://{bucket}/compared"

@@ -22,7 +22,7 @@ def row(answer: str | None, *boxes: tuple[float, ...]) -> dict[str, Any]:
     error = None if answer else {"stage": "generate", "kind": "hung", "message": "no answer", "attempts": 1}
     return {
         "image_id": "i", "image_uri": "i.png", "question_id": "1", "question": "How many?", "image_width": 120,
-        "image_height": 80, "status": "ok" if answer else "error", "answer": answer, "primitives": primitives or None,
+        "image_height": 160, "status": "ok" if answer else "error", "answer": answer, "primitives": primitives or None,
         "reasoning": None, "error": error,
     }  # fmt: skip
 
@@ -59,8 +59,8 @@ def test_no_differences_are_a_table_without_rows_and_an_empty_sheet() -> None:
 
 
 def test_each_engine_gets_the_picture_with_its_own_boxes_scaled_to_it() -> None:
-    jpeg = encoded(picture(60, 40), "JPEG")  # half the original's size
-    boxed = row("2", (20, 40, 100, 70))
+    jpeg = encoded(picture(60, 40), "JPEG")  # half as wide as the original and a quarter as high
+    boxed = row("2", (20, 80, 100, 140))
 
     def halves(a: dict[str, Any], b: dict[str, Any]) -> list[Image.Image]:
         with Image.open(io.BytesIO(differences_sheet([difference(a, b, jpeg)], ENGINES))) as opened:
@@ -72,8 +72,8 @@ def test_each_engine_gets_the_picture_with_its_own_boxes_scaled_to_it() -> None:
     plain, drawn = halves(row("2"), boxed)
     assert plain.tobytes() != drawn.tobytes() and halves(boxed, row("2"))[0].tobytes() == drawn.tobytes()
     left, top = (PICTURE - 60) // 2, (PICTURE - 40) // 2
-    edge = (left + 50, top + 30)  # half of the box's right edge and half way down it
-    assert drawn.getpixel(edge) == (0xD5, 0x5E, 0x00) and plain.getpixel(edge) != drawn.getpixel(edge)
+    for edge in ((left + 50, top + 30), (left + 30, top + 35)):  # on the box's right side, and on its lower one
+        assert drawn.getpixel(edge) == (0xD5, 0x5E, 0x00) and plain.getpixel(edge) != drawn.getpixel(edge)
 
 
 def test_without_a_picture_a_difference_is_in_the_table_alone() -> None:
