@@ -221,7 +221,7 @@ def _gemma3() -> Made:
         mm_tokens_per_image=4,
         boi_token_index=tokenizer.convert_tokens_to_ids("<start_of_image>"),
         eoi_token_index=tokenizer.convert_tokens_to_ids("<end_of_image>"),
-        image_token_id=tokenizer.image_token_id,
+        image_token_index=tokenizer.image_token_id,
     )
     images = t.Gemma3ImageProcessor(size={"height": 64, "width": 64})
     template = _template("<start_of_image>")

@@ -20,7 +20,7 @@ class _Declaring(importlib.abc.MetaPathFinder):
         return None
 
 
-_LIBRARIES = []  # what was declared is forgotten with the library object
+_LIBRARIES: list[object] = []  # what was declared is forgotten with the library object
 
 
 def _declare(folder: str) -> None:

@@ -138,7 +138,7 @@ def served(checkpoint: Path, log: Path) -> Iterator[Served]:
 def test_a_real_server_that_is_killed_and_started_again_loses_no_row(tmp_path: Path) -> None:
     checkpoint = write_checkpoint("gemma3", tmp_path / "gemma3")
     catalog = write_catalog(tmp_path / "c.parquet", 250, ["Where is it?", "How many?"])
-    killed_at = []
+    killed_at: list[int] = []
 
     def kill_in_the_middle() -> None:
         while server.answered < 150:
