@@ -175,6 +175,9 @@ def test_what_is_drawn_repeats_with_the_seed_and_differs_between_questions(engin
     texts = [[outcome.token_ids for outcome in outcomes] for outcomes in drawn]
     assert texts[0] == texts[1] != texts[2]
     assert texts[0][0] != texts[0][1]
+    # Nor does what else is asked of the image change what is drawn.
+    ((alone,),) = answered(engine, request("Where?", most=8, sampling=Sampling(1.0, 1.0, 3)))
+    assert alone.token_ids == texts[0][0]
 
 
 def test_a_response_ends_at_its_end_token_or_at_the_limit(engine: TransformersEngine) -> None:

@@ -108,6 +108,19 @@ def test_retry_after_beyond_the_time_allowed_ends_the_attempts() -> None:
     assert got == ("rate_limited", 1) and len(requests) == 1
 
 
+def test_a_host_that_refused_one_image_is_asked_for_no_other_before_its_wait_is_over() -> None:
+    def script(connection: socket.socket, path: str, times: int) -> None:
+        respond(connection, BODY) if path == "/b" else respond(connection, status="429 Too Many", Retry_After="0.3")
+
+    with ScriptedServer(script) as server:
+        web = Web(LOOPBACK, Patience(1, 20, 4))
+        with pytest.raises(ImageError, match="429"):
+            web.read(LOOPBACK.web(server.url + "/a"), 100_000)
+        refused = time.monotonic()
+        assert web.read(LOOPBACK.web(server.url + "/b"), 100_000) == (BODY, 1)
+    assert time.monotonic() - refused >= 0.25
+
+
 def test_bytes_are_counted_as_they_come_whatever_the_headers_say() -> None:
     def endless(connection: socket.socket, path: str, times: int) -> None:
         connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")

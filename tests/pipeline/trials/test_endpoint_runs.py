@@ -70,7 +70,7 @@ def test_a_slow_endpoint_is_kept_as_busy_as_was_allowed(tmp_path: Path) -> None:
     steady = [asked.at for asked in server.asked[400:1600]]
     share = (len(steady) - 1) / (steady[-1] - steady[0]) / (64 / 0.2)
     print(f"steady: {share:.3f} of 320 answers/s")
-    assert share > 0.5  # 0.9 and more on a machine that does nothing else
+    assert share > 0.5  # what it is depends on what else the machine does
 
 
 @pytest.mark.slow
