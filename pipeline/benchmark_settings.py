@@ -62,5 +62,6 @@ class BenchmarkSettings(EngineSettings, CaseSettings):
 
     def of_run(self, catalog: str, output: str) -> Settings:
         """The settings of the run over a catalog that holds the cases."""
-        shared = {name: getattr(self, name) for name in EngineSettings.model_fields}
+        told = self.model_fields_set | {"max_output_tokens"}  # of the others a run has its own defaults
+        shared = {name: getattr(self, name) for name in EngineSettings.model_fields if name in told}
         return Settings.of({**shared, "catalog": catalog, "output": output, "overwrite": self.overwrite})
