@@ -27,6 +27,7 @@ import pytest
 from ray._private.runtime_env.packaging import create_package
 
 from catalogs.make_demo import DEMO
+from tests.pipeline.trials.processes import alive, below
 
 pytestmark = pytest.mark.slow
 
@@ -61,40 +62,16 @@ def environment(token: Path) -> dict[str, str]:
     }
 
 
-def descendants(pid: int) -> list[int]:
-    """Every live process below pid, by /proc."""
-    children: dict[int, list[int]] = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            parent = int(stat.read_text().rpartition(")")[2].split()[1])
-        except OSError:  # it ended while we looked
-            continue
-        children.setdefault(parent, []).append(int(stat.parent.name))
-    found, waiting = [], [pid]
-    while waiting:
-        below = children.get(waiting.pop(), [])
-        found += below
-        waiting += below
-    return found
-
-
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
 def stop(head: subprocess.Popen[bytes]) -> None:
     """End the head, then whatever of its own processes outlived it."""
-    below = descendants(head.pid)
+    family = below(head.pid)
     os.killpg(head.pid, signal.SIGTERM)
     try:
         head.wait(STOP_SECONDS)
     except subprocess.TimeoutExpired:
         os.killpg(head.pid, signal.SIGKILL)
         head.wait(STOP_SECONDS)
-    for pid in filter(alive, below):
+    for pid in filter(alive, family):
         os.kill(pid, signal.SIGKILL)
 
 
