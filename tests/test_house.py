@@ -106,6 +106,12 @@ def test_only_the_pipeline_and_tests_import_ray() -> None:
     assert [name(path) for path in files if any(under(m, {"ray"}) for m in imported(path))] == []
 
 
+def test_tasks_that_read_fetch_or_write_start_without_torch() -> None:
+    """Each of Ray's workers imports what its tasks need, on the cores that the engine computes with."""
+    tasks = "import sys, pipeline.reading, pipeline.images, pipeline.sink; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", tasks], cwd=ROOT, check=False).returncode == 0
+
+
 def test_the_pipeline_never_imports_a_job() -> None:
     above = OWN_PACKAGES - {"model", "pipeline"}
     offenders = [(name(path), m) for path in python_files("pipeline") for m in imported(path) if under(m, above)]
