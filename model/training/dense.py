@@ -1,108 +1,152 @@
 """Dense targets: what is where, asked of every patch and every image token, so that the model learns to see early.
 
-The heads are dropped after training. Shapes: B images, N patches or cells, V width.
+The heads are dropped after training. Shapes: B images, N places (patches of the tower, or cells of the language model),
+V width, n things.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..tasks.scenes import COLORS, SHAPES, SIZES, Thing
+from ..tasks.scenes import COLORS, SIZES
+from .facts import DIGITS, NO_DIGIT, NOUNS, UNKNOWN, Facts
 
-CLASS_SIZES = (len(SHAPES), len(COLORS), len(SIZES))
+CLASSES = (len(NOUNS), len(COLORS), len(SIZES), *((NO_DIGIT + 1,) * DIGITS))
 MOST_PLACES = 32  # rows or columns of the largest grid that is trained on
 
 
 @dataclass(frozen=True)
 class DenseTargets:
-    """For each place of a grid: is a thing here, its classes (shape, colour, size), and its box as shares of the image.
+    """What each place of a grid is asked, of one image [N, ..] or of several [B, N, ..].
 
-    `present` float [B, N], `classes` int64 [B, N, 3], `boxes` float [B, N, 4]; of the places themselves, `centers`
-    float [N, 2] (x, y) and `places` int64 [N, 2] (row, column).
+    `present` float: is a thing here; `classes` int64 [.., 7]: noun, colour, size, digits (`UNKNOWN`: not asked);
+    `boxes` float [.., 4]: its box, as shares of the grid's extent. Of mazes: `middle` float [.., 3]: is the middle of
+    a maze's cell here (-1: not asked), and how far from the place's own middle, in places; `passage` float: is what
+    lies here open (1), closed (0), or not asked (-1).
     """
 
     present: Tensor
     classes: Tensor
     boxes: Tensor
-    centers: Tensor
-    places: Tensor
+    middle: Tensor
+    passage: Tensor
+
+    @staticmethod
+    def stack(images: list[DenseTargets]) -> DenseTargets:
+        """Those of several images of one grid."""
+        columns = ([getattr(image, field.name) for image in images] for field in fields(DenseTargets))
+        return DenseTargets(*(torch.stack(column) for column in columns))
 
     def in_order(self, order: Tensor) -> DenseTargets:
-        """The same with the places in another order."""
-        grid = (self.present[:, order], self.classes[:, order], self.boxes[:, order])
-        return DenseTargets(*grid, self.centers[order], self.places[order])
+        """The places of one image in another order."""
+        return DenseTargets(*(getattr(self, field.name)[order] for field in fields(self)))
 
 
-def describe(things: tuple[Thing, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Classes int64 [things, 3] and boxes in pixels float32 [things, 4]."""
-    classes = [[SHAPES.index(t.shape), COLORS.index(t.color), SIZES.index(t.size)] for t in things]
-    boxes = np.array([t.box for t in things], dtype=np.float32).reshape(-1, 4)
-    return np.array(classes, dtype=np.int64).reshape(-1, 3), boxes
-
-
-def patch_targets(
-    classes: list[np.ndarray], boxes: list[np.ndarray], rows: int, columns: int, cell_owns_center: bool
+def targets_of(
+    facts: Facts, scale: tuple[float, float], rows: int, columns: int, owns_centre: bool
 ) -> DenseTargets:
-    """Targets on a `rows` x `columns` grid; `boxes` are shares 0..1 of the grid's extent.
+    """Targets on a `rows` x `columns` grid; `scale`: what a pixel is, as a share of the grid's extent (x, y).
 
-    A patch belongs to the thing that its centre lies in; with `cell_owns_center`, a (larger) cell to the thing whose
-    centre lies in it.
+    A patch belongs to the thing that its centre lies in; with `owns_centre`, a (larger) cell to the thing whose centre
+    lies in it. Of two things the later has it.
     """
     count = rows * columns
-    present = np.zeros((len(boxes), count), dtype=np.float32)
-    kinds = np.zeros((len(boxes), count, 3), dtype=np.int64)
-    where = np.zeros((len(boxes), count, 4), dtype=np.float32)
-    center_y, center_x = np.divmod(np.arange(count), columns)
-    center_y, center_x = (center_y + 0.5) / rows, (center_x + 0.5) / columns
-    for image, (kind, box) in enumerate(zip(classes, boxes, strict=True)):
-        for thing in range(len(box)):
-            x1, y1, x2, y2 = box[thing]
-            if cell_owns_center:
-                row, column = min(int((y1 + y2) / 2 * rows), rows - 1), min(int((x1 + x2) / 2 * columns), columns - 1)
-                inside = np.arange(count) == row * columns + column
-            else:
-                inside = (center_x >= x1) & (center_x <= x2) & (center_y >= y1) & (center_y <= y2)
-            present[image, inside], kinds[image, inside], where[image, inside] = 1, kind[thing], box[thing]
-    centers = np.stack([center_x, center_y], axis=1).astype(np.float32)
-    places = np.stack(np.divmod(np.arange(count), columns), axis=1)
-    return DenseTargets(*(torch.from_numpy(array) for array in (present, kinds, where, centers, places)))
+    present, passage = np.zeros(count, np.float32), np.full(count, -1, np.float32)
+    classes, boxes = np.full((count, len(CLASSES)), UNKNOWN, np.int64), np.zeros((count, 4), np.float32)
+    middle = np.full((count, 3), -1 if not facts.middles else 0, np.float32)
+    centre_y, centre_x = np.divmod(np.arange(count), columns)
+    centre_y, centre_x = (centre_y + 0.5) / rows, (centre_x + 0.5) / columns
+
+    def at(x: float, y: float) -> tuple[int, float, float]:
+        """The place of a point, and how far from its middle it is."""
+        column, row = min(int(x * scale[0] * columns), columns - 1), min(int(y * scale[1] * rows), rows - 1)
+        return row * columns + column, x * scale[0] * columns - column - 0.5, y * scale[1] * rows - row - 0.5
+
+    for fact in facts.things:
+        box = np.array(fact.box, np.float32) * (scale * 2)
+        if owns_centre:
+            inside: np.ndarray | int = at((fact.box[0] + fact.box[2]) / 2, (fact.box[1] + fact.box[3]) / 2)[0]
+        else:
+            inside = (centre_x >= box[0]) & (centre_x <= box[2]) & (centre_y >= box[1]) & (centre_y <= box[3])
+        present[inside], boxes[inside] = 1, box
+        classes[inside] = (fact.noun, fact.color, fact.size, *fact.digits)
+    for x, y in facts.middles:
+        place, dx, dy = at(x, y)
+        middle[place] = (1, dx, dy)
+    for x, y, is_open in facts.passages:
+        passage[at(x, y)[0]] = is_open
+    return DenseTargets(*(torch.from_numpy(array) for array in (present, classes, boxes, middle, passage)))
 
 
 class DenseHead(nn.Module):
-    """Reads targets off features: 1 for presence, the classes, 4 for the box (relative to the place, or absolute)."""
+    """Reads targets off features. `relative`: boxes from the place's middle, else absolute, and the place is asked."""
 
     def __init__(self, width: int, relative: bool) -> None:
         super().__init__()
         self.relative = relative
         self.norm = nn.LayerNorm(width)
-        self.out = nn.Linear(width, 1 + sum(CLASS_SIZES) + 4)
+        self.out = nn.Linear(width, 1 + 4 + 3 + 1)
+        self.kinds = nn.Linear(width, sum(CLASSES))
         self.place = None if relative else nn.Linear(width, 2 * MOST_PLACES)
 
-    def forward(self, features_BNV: Tensor, targets: DenseTargets) -> tuple[Tensor, dict[str, float]]:
-        """The loss, and its parts for the log (box error as a share of the image's side)."""
-        out = self.out(self.norm(features_BNV))
-        presence, *kinds, box = out.split([1, *CLASS_SIZES, 4], dim=-1)
-        there = targets.present > 0
+    def forward(
+        self, features_BNV: Tensor, targets: DenseTargets, rows: int, columns: int, order: Tensor | None = None
+    ) -> tuple[Tensor, dict[str, float]]:
+        """The loss, and its parts for the log (box error as a share of the image's side). `order`: of the places."""
+        features_BNV = self.norm(features_BNV)
+        presence, box, middle, passage = self.out(features_BNV).split([1, 4, 3, 1], dim=-1)
+        device = features_BNV.device
+        place_y = torch.arange(rows, device=device).repeat_interleave(columns)
+        place_x = torch.arange(columns, device=device).repeat(rows)
+        places = torch.stack([place_y, place_x], dim=1)
+        places = places if order is None else places[order]
         loss_there = F.binary_cross_entropy_with_logits(presence[..., 0], targets.present)
-        loss_kinds = torch.stack(
-            [F.cross_entropy(kind[there], targets.classes[..., i][there]) for i, kind in enumerate(kinds)]
-        ).sum()
-        wanted = targets.boxes
-        if self.relative:
-            wanted = (wanted - targets.centers.repeat(1, 2)) * 4  # a large thing is about a third of the image
-        error = (box - wanted).abs()[there].mean()
-        parts = {"there": loss_there.item(), "kinds": loss_kinds.item()}
-        parts["box"] = error.item() / (4 if self.relative else 1)
-        loss = 4 * loss_there + loss_kinds + 8 * error
+        loss, parts = 4 * loss_there, {"there": loss_there.item()}
+        there = targets.present > 0
+        if bool(there.any()):
+            kinds = self.kinds(features_BNV[there]).split(CLASSES, dim=-1)
+            asked = targets.classes[there]
+            for name, guess, wanted in zip(("noun", "color", "size", "digits"), kinds[:3], asked.T[:3], strict=False):
+                loss, parts = _add_class(loss, parts, name, guess, wanted)
+            guess, wanted = torch.cat(kinds[3:]), asked[:, 3:].T.flatten()
+            loss, parts = _add_class(loss, parts, "digits", guess, wanted)
+            due = targets.boxes
+            if self.relative:
+                extent = torch.tensor([rows, columns], device=device)
+                centres = ((places + 0.5) / extent).flip(1).repeat(1, 2)
+                due = (due - centres) * 4  # a large thing is about a third of the image
+            error = (box - due).abs()[there].mean()
+            loss, parts = loss + 8 * error, parts | {"box": error.item() / (4 if self.relative else 1)}
+        asked_middle = targets.middle[..., 0] >= 0
+        if bool(asked_middle.any()):
+            wanted = targets.middle[asked_middle]
+            guess = middle[asked_middle]
+            wrong = F.binary_cross_entropy_with_logits(guess[:, 0], wanted[:, 0])
+            off = ((guess[:, 1:] - wanted[:, 1:]).abs().sum(-1) * wanted[:, 0]).sum() / wanted[:, 0].sum().clamp(min=1)
+            loss, parts = loss + wrong + off, parts | {"middle": wrong.item(), "off_middle": off.item()}
+        asked_passage = targets.passage >= 0
+        if bool(asked_passage.any()):
+            wrong = F.binary_cross_entropy_with_logits(passage[..., 0][asked_passage], targets.passage[asked_passage])
+            loss, parts = loss + 2 * wrong, parts | {"passage": wrong.item()}
         if self.place is not None:
             # Every place says its row and column, empty ones too: a box is then its place and what the tower saw,
             # added up. As classes, not by distance: rows alternate from token to token, a pattern L1 hardly learns.
-            guess = self.place(self.norm(features_BNV)).unflatten(-1, (2, MOST_PLACES))
-            wrong = F.cross_entropy(guess.flatten(0, 2), targets.places.repeat(len(features_BNV), 1).flatten())
+            guess = self.place(features_BNV).unflatten(-1, (2, MOST_PLACES))
+            wrong = F.cross_entropy(guess.flatten(0, 2), places.repeat(len(features_BNV), 1).flatten())
             loss, parts = loss + 2 * wrong, parts | {"place": wrong.item()}
         return loss, parts
+
+
+def _add_class(
+    loss: Tensor, parts: dict[str, float], name: str, guess: Tensor, wanted: Tensor
+) -> tuple[Tensor, dict[str, float]]:
+    known = wanted != UNKNOWN
+    if not bool(known.any()):
+        return loss, parts
+    wrong = F.cross_entropy(guess[known], wanted[known])
+    return loss + wrong, parts | {name: wrong.item()}

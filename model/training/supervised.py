@@ -1,41 +1,34 @@
-"""Supervised training: lessons in order, resumable at any step.
+"""Supervised training: the loss of a batch.
 
-The loss of one batch is the response's cross-entropy plus three that help the model to look, all dropped afterwards:
-dense targets on the vision tower and on the language model's image tokens, guidance (the tokens of a box attend to the
-cell that the box is about), and the indexer's (rank entries as attention weighs them).
-Shapes: B images, Q questions each, M = B * Q, P prompt tokens, T tail tokens, C cells.
+It is the response's cross-entropy plus three losses that help the model to look, all dropped afterwards: dense targets
+on the vision tower and on the language model's image tokens, guidance (a token that is about a place attends to its
+cell), and the indexer's (rank entries as attention weighs them).
+Shapes: B examples, T tokens, C cells, L learnt tokens.
 """
 
 from __future__ import annotations
 
-import json
-import time
-from collections.abc import Callable, Iterable
-from dataclasses import replace
-from pathlib import Path
-
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..attention import AttentionTrace, LayerState
+from ..attention import CSA_RATIO
 from ..config import Config
-from ..experts import Gate
-from ..image import span
 from ..prompt import Tokenizer
-from ..state import select
 from ..vision_language_model import VisionLanguageModel
+from . import whole
+from .batches import Batch
 from .dense import DenseHead
+from .examples import IGNORE
 from .initialise import initialise
-from .lessons import IGNORE, Batch, Lesson, Tails, batches
+from .lessons import Lesson
 
 DENSE_LAYER = 1  # the language model's image tokens answer the dense questions after this layer
 LABEL_LAYERS = (1, 2)
 CELL_LAYERS = (3, 4)
 GUIDED_HEADS = 2  # the last heads of a label layer read the label, the first ones of a cell layer look at cells
 BALANCE_STEP = 1e-3
-ALL_ENTRIES = 1 << 20
+ANSWER_WEIGHT = 3.0  # of a token after </think>: what the thinking is for
 
 
 class Student(nn.Module):
@@ -52,222 +45,125 @@ class Student(nn.Module):
         self.number_ids = torch.tensor(tokenizer.number_ids)
         self.value_of_id = torch.full((config.vocab_size,), -1)
         self.value_of_id[self.number_ids] = torch.arange(len(self.number_ids))
-        for module in self.modules():
-            if isinstance(module, Gate):
-                module.register_forward_hook(_balance)
+        self.end_think_id = tokenizer.end_think_id
 
     def loss(
-        self, batch: Batch, lesson: Lesson, step: int = 0, learn_to_see: bool = True
+        self, batch: Batch, lesson: Lesson, how: whole.How, step: int = 0, learn_to_see: bool = True
     ) -> tuple[Tensor, dict[str, float]]:
         """The loss of one batch and its parts. Without `learn_to_see` the vision tower is left as it is."""
-        model, geometry = self.model, batch.geometry
-        patches = batch.patches_BN.to(model.image_start.dtype)
+        model, ratio = self.model, self.model.aligner.ratio
+        rows, columns = batch.rows * ratio, batch.columns * ratio
         loss, parts = torch.zeros(()), {}
         with torch.set_grad_enabled(learn_to_see):
-            features_BNV = model.vision(patches, geometry.patch_rows, geometry.patch_columns)
+            features_BNV = whole.see(model.vision, batch.patches_BN.float(), batch.seen_BN, rows, columns, how)
         if learn_to_see:
-            dense, named = self.patch_head(features_BNV, batch.patch_targets)
+            dense, named = self.patch_head(features_BNV, batch.patch_targets, rows, columns)
             loss = lesson.dense * dense
             parts = {f"patch_{name}": value for name, value in named.items()}
-        if lesson.questions:
-            answering, more = self._answer(batch, lesson, lesson.spread_at(step), features_BNV)
+        if lesson.answers:
+            answering, more = self._answer(batch, lesson, how, step, features_BNV)
             loss, parts = loss + answering, parts | more
         return loss, parts | {"loss": loss.item()}
 
     def _answer(
-        self, batch: Batch, lesson: Lesson, spread: float, features_BNV: Tensor
+        self, batch: Batch, lesson: Lesson, how: whole.How, step: int, features_BNV: Tensor
     ) -> tuple[Tensor, dict[str, float]]:
-        model, geometry, images = self.model, batch.geometry, len(batch.patches_BN)
-        cells = model.aligner(features_BNV, geometry.patch_rows, geometry.patch_columns)
-        order = span(geometry.rows, geometry.columns, 0).order
-        prefix_BP = batch.prefix_ids_P.expand(images, -1)
-        positions = torch.arange(prefix_BP.shape[1]).expand(images, -1)
-        inner: list[Tensor] = []
-        embeddings = model.embed_prompt(prefix_BP, cells[:, order])
-        _, state = model(embeddings, prefix_BP, positions, model.empty_state(images), inner=inner)
-        dense, parts = self.cell_head(inner[DENSE_LAYER].mean(dim=2)[:, batch.slots_C], batch.cell_targets)
+        model = self.model
+        cells = whole.align(model.aligner, features_BNV, batch.rows, batch.columns, how)
+        embeddings = model.embed_prompt(batch.ids_BT, cells[:, batch.order])
+        hidden, looked, after = whole.forward(model, embeddings, batch.ids_BT, how)
+        self._balance(looked)
+        inner = after[DENSE_LAYER].mean(dim=2)[:, batch.slots_C]
+        dense, parts = self.cell_head(inner, batch.cell_targets, batch.rows, batch.columns, batch.order)
         parts = {f"cell_{name}": value for name, value in parts.items()}
 
-        loss = lesson.dense * 0.5 * dense
-        share = sum(int((tails.labels_MT != IGNORE).sum()) for tails in batch.tails)
-        for tails in batch.tails:
-            more, named = self._answer_tails(tails, batch.slots_C, state, prefix_BP.shape[1], lesson, spread)
-            weight = int((tails.labels_MT != IGNORE).sum()) / share
-            loss = loss + weight * more
-            for name, value in named.items():
-                parts[name] = float(parts.get(name, 0.0)) + weight * value
+        learnt = batch.labels_BT != IGNORE
+        labels_L, coordinate_L = batch.labels_BT[learnt], batch.coordinate_BT[learnt]
+        logits = whole.linear(hidden[learnt], model.head.weight, how.product_type)
+        each_L, off = self._token_loss(logits, labels_L, coordinate_L, lesson.spread_at(step))
+        answers_L = ((batch.ids_BT == self.end_think_id).cumsum(dim=1) > 0)[learnt]
+        weight_L = torch.where(answers_L, ANSWER_WEIGHT, 1.0)
+        look, index = guidance_loss(looked, batch, model.config), indexer_loss(looked)
+        with torch.no_grad():
+            right_L = (logits.argmax(-1) == labels_L).float()
+            words = ~coordinate_L & ~answers_L
+            parts |= {"look": look.item(), "index": index.item(), "off": off.item()}
+            parts |= {"coordinate": each_L[coordinate_L].mean().item(), "text": each_L[words].mean().item()}
+            parts |= {"right": right_L[words].mean().item(), "answer": right_L[answers_L].mean().item()}
+        answered = (each_L * weight_L).sum() / weight_L.sum()
+        loss = answered + 5 * off + lesson.guidance * look + 0.1 * index + lesson.dense * 0.5 * dense
         return loss, parts
 
-    def _answer_tails(
-        self, tails: Tails, slots_C: Tensor, state: list[LayerState], start: int, lesson: Lesson, spread: float
-    ) -> tuple[Tensor, dict[str, float]]:
-        model, ids = self.model, tails.ids_MT
-        positions = (torch.arange(ids.shape[1]) + start).expand_as(ids)
-        trace: list[AttentionTrace] = []
-        hidden, _ = model(model.embed_prompt(ids), ids, positions, select(state, tails.images_M), trace=trace)
-        learnt = tails.labels_MT != IGNORE
-        labels = tails.labels_MT[learnt]
-        logits = model.head(hidden[learnt])
-        each, off = self._answer_loss(logits, labels, spread)
-        look, index = _guidance_loss(trace, tails, slots_C, start), _indexer_loss(trace)
-        about = tails.about_MT[learnt]
-        with torch.no_grad():
-            right = (logits.argmax(-1) == labels).float()
-            parts = {"look": look.item(), "index": index.item(), "off": off.item()}
-            if bool(about.any()):
-                parts |= {"box": each[about].mean().item()}
-            parts |= {"text": each[~about].mean().item(), "right": right[~about].mean().item()}
-        return each.mean() + 5 * off + lesson.guidance * look + 0.1 * index, parts
-
-    def _answer_loss(self, logits: Tensor, labels: Tensor, spread: float) -> tuple[Tensor, Tensor]:
-        """Cross-entropy of each token, with numbers spread over their neighbours; and how far off the numbers are.
+    def _token_loss(
+        self, logits: Tensor, labels_L: Tensor, coordinate_L: Tensor, spread: float
+    ) -> tuple[Tensor, Tensor]:
+        """Cross-entropy of each token, with coordinates spread over their neighbours; and how far off those are.
 
         A thousand numbers as a thousand classes see too few examples each; a number's neighbours are nearly right.
         The distance is that of the expected value, as a share of the image's side.
         """
-        log_p = logits.log_softmax(-1)
-        each = -log_p.gather(1, labels[:, None])[:, 0]
-        value = self.value_of_id[labels]
-        is_number = value >= 0
-        if not bool(is_number.any()):
-            return each, logits.new_zeros(())
-        log_numbers = log_p[is_number][:, self.number_ids]  # [n, 1000]
-        every = torch.arange(len(self.number_ids), device=labels.device)
-        near = (-(every - value[is_number, None]).abs() / spread).softmax(-1)
+        each_L = F.cross_entropy(logits, labels_L, reduction="none")
+        if not bool(coordinate_L.any()):
+            return each_L, logits.new_zeros(())
+        numbers = logits[coordinate_L]
+        value = self.value_of_id[labels_L[coordinate_L]]
+        log_numbers = numbers[:, self.number_ids] - numbers.logsumexp(-1, keepdim=True)  # [n, 1000]
+        every = torch.arange(len(self.number_ids), device=logits.device)
+        near = (-(every - value[:, None]).abs() / spread).softmax(-1)
         expected = (log_numbers.softmax(-1) * every).sum(-1)
-        off = (expected - value[is_number]).abs().mean() / len(self.number_ids)
-        return each.masked_scatter(is_number, -(near * log_numbers).sum(-1)), off
+        off = (expected - value).abs().mean() / len(self.number_ids)
+        return each_L.masked_scatter(coordinate_L, -(near * log_numbers).sum(-1)), off
+
+    @torch.no_grad()
+    def _balance(self, looked: list[whole.Seen]) -> None:
+        """Nudge the biases towards experts that get too little, for text and image tokens apart (noaux_tc)."""
+        for layer, seen in zip(self.model.each_layer(), looked, strict=True):
+            gate = layer.ffn.gate
+            for bias, load in zip((gate.bias, gate.bias_vl), seen.load_2X.float(), strict=True):
+                if not (gate.hashed and bias is gate.bias):
+                    bias.add_(BALANCE_STEP * (load.mean() - load).sign())
 
 
-def _guidance_loss(trace: list[AttentionTrace], tails: Tails, slots_C: Tensor, start: int) -> Tensor:
+def guidance_loss(looked: list[whole.Seen], batch: Batch, config: Config) -> Tensor:
     """How little the guided heads see of what they should, as -log of its share: the later layers' first heads of the
-    cells, the earlier layers' last heads of the label.
-
-    Raw keys lie at their positions, since the window still holds the whole prompt and the tail.
-    """
-    loss = torch.zeros(())
-    guided = tails.look_MTC.any(-1)
-    for layer in CELL_LAYERS if bool(guided.any()) else ():
-        seen_MATC = trace[layer].probabilities_BATK[:, :GUIDED_HEADS][..., slots_C]
-        share_MAT = (seen_MATC * tails.look_MTC[:, None]).sum(-1).clamp(min=1e-6)
-        loss = loss - share_MAT.log().transpose(1, 2)[guided].mean() / len(CELL_LAYERS)
-    for layer in LABEL_LAYERS if bool(tails.about_MT.any()) else ():
-        tail = slice(start, start + tails.ids_MT.shape[1])
-        seen_MATT = trace[layer].probabilities_BATK[:, -GUIDED_HEADS:, :, tail]
-        share_MAT = (seen_MATT * tails.label_MT[:, None, None]).sum(-1).clamp(min=1e-6)
-        loss = loss - 0.5 * share_MAT.log().transpose(1, 2)[tails.about_MT].mean() / len(LABEL_LAYERS)
+    cell, raw or in an entry, the earlier layers' last heads of the label. What the window has left is not asked for."""
+    length = batch.ids_BT.shape[1]
+    at_T = torch.arange(length, device=batch.ids_BT.device)
+    asked = batch.look_BT >= 0
+    loss = torch.zeros((), device=at_T.device)
+    cell_BT = batch.slots_C[batch.look_BT.clamp(min=0)]  # the position of its IMAGE token
+    for layer in CELL_LAYERS:
+        weights = looked[layer].weights_BATK[:, :GUIDED_HEADS]
+        places, learnt = [cell_BT], asked
+        if config.compress_ratios[layer] == CSA_RATIO:
+            entry = length + cell_BT // CSA_RATIO  # the entry of its own window, and the next, which overlaps it
+            places += [entry, (entry + 1).clamp(max=weights.shape[-1] - 1)]
+        else:
+            learnt = asked & (at_T - cell_BT < config.sliding_window)
+        if bool(learnt.any()):
+            index = torch.stack(places, dim=-1)[:, None].expand(-1, GUIDED_HEADS, -1, -1)
+            share_BAT = weights.gather(3, index).sum(-1).clamp(min=1e-6)
+            loss = loss - share_BAT.log().transpose(1, 2)[learnt].mean() / len(CELL_LAYERS)
+    if bool(batch.about_BT.any()):
+        begins = batch.label_BT & ~batch.label_BT.roll(1, dims=1)
+        number_BT = begins.cumsum(dim=1)  # which label a token belongs to, or comes after
+        own_BTT = batch.label_BT[:, None] & (number_BT[:, None] == number_BT[..., None])
+        for layer in LABEL_LAYERS:
+            weights = looked[layer].weights_BATK[:, -GUIDED_HEADS:, :, :length]
+            share_BAT = (weights * own_BTT[:, None]).sum(-1).clamp(min=1e-6)
+            loss = loss - 0.5 * share_BAT.log().transpose(1, 2)[batch.about_BT].mean() / len(LABEL_LAYERS)
     return loss
 
 
-def _indexer_loss(trace: list[AttentionTrace]) -> Tensor:
+def indexer_loss(looked: list[whole.Seen]) -> Tensor:
     """Cross-entropy of the indexer's scores against the share of attention that each entry got, heads together."""
     loss = torch.zeros(())
-    for seen in trace:
-        if seen.index_scores_BTE is None or not seen.index_scores_BTE.shape[2]:
+    for seen in looked:
+        if seen.scores_BTE is None:
             continue
-        weights = seen.probabilities_BATK[..., -seen.index_scores_BTE.shape[2] :].detach().mean(dim=1)
+        weights = seen.weights_BATK[..., -seen.scores_BTE.shape[2] :].detach().mean(dim=1)
         any_seen = weights.sum(-1) > 1e-4
         target = weights / weights.sum(-1, keepdim=True).clamp(min=1e-9)
-        log_rank = seen.index_scores_BTE.masked_fill(weights == 0, -1e4).log_softmax(-1)
+        log_rank = seen.scores_BTE.masked_fill(weights == 0, -1e4).log_softmax(-1)
         loss = loss - ((target * log_rank).sum(-1) * any_seen).sum() / any_seen.sum().clamp(min=1)
     return loss
-
-
-@torch.no_grad()
-def _balance(gate: Gate, inputs: tuple[Tensor, Tensor], output: tuple[Tensor, Tensor]) -> None:
-    """Nudge the biases towards experts that get too little, for text and image tokens apart (noaux_tc)."""
-    if not gate.training:
-        return
-    image_N = inputs[1] >= gate.config.vocab_size
-    for bias, mask in ((gate.bias, ~image_N), (gate.bias_vl, image_N)):
-        if bool(mask.any()) and not (gate.hashed and bias is gate.bias):
-            load = output[0][mask].flatten().bincount(minlength=len(bias)).float()
-            bias.add_(BALANCE_STEP * (load.mean() - load).sign())
-
-
-class Trainer:
-    """Runs lessons in order and saves where it stands; constructed on a folder with a saved state, it goes on there."""
-
-    def __init__(
-        self, config: Config, tokenizer_path: str | Path, lessons: Iterable[Lesson], folder: Path, seed: int = 0
-    ) -> None:
-        self.config, self.tokenizer_path, self.lessons = config, str(tokenizer_path), tuple(lessons)
-        self.folder, self.seed = folder, seed
-        self.student = Student(config, Tokenizer(tokenizer_path), seed)
-        decayed = [p for p in self.student.parameters() if p.requires_grad and p.ndim == 2]
-        others = [p for p in self.student.parameters() if p.requires_grad and p.ndim != 2]
-        groups = [{"params": decayed, "weight_decay": 0.05}, {"params": others, "weight_decay": 0.0}]
-        self.optimizer = torch.optim.AdamW(groups, lr=1e-3, betas=(0.9, 0.97), fused=True)
-        self.lesson, self.step, self.seconds, self.images = 0, 0, 0.0, 0
-        self._load()
-
-    def run(self, log: Callable[[str], None] = print, save_every: int = 200, log_every: int = 20) -> None:
-        """Train to the end of the last lesson."""
-        for number in range(self.lesson, len(self.lessons)):
-            self.lesson = number
-            self._teach(self.lessons[number], log, save_every, log_every)
-            self.step = 0
-            self.lesson = number + 1
-            self.save()
-
-    def _teach(self, lesson: Lesson, log: Callable[[str], None], save_every: int, log_every: int) -> None:
-        model_config = self.config if lesson.sparse else replace(self.config, index_topk=ALL_ENTRIES)
-        for layer in self.student.model.each_layer():
-            layer.attn.config = model_config
-        # Every lesson draws from seeds of its own, and a resumed one does not repeat what it saw.
-        seed = self.seed + (self.lesson + 1) * 10_000_000 + self.step
-        stream = batches(lesson, self.config, self.tokenizer_path, seed)
-        self.student.train()
-        mean: dict[str, float] = {}
-        while self.step < lesson.steps:
-            started = time.perf_counter()
-            rate = lesson.peak_lr + (lesson.final_lr - lesson.peak_lr) * self.step / lesson.steps
-            for group in self.optimizer.param_groups:
-                group["lr"] = rate * min(1.0, (self.step + 1) / 50)
-            batch = next(stream)
-            seeing = lesson.see_every > 0 and self.step % lesson.see_every == 0
-            loss, parts = self.student.loss(batch, lesson, self.step, seeing)
-            self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            nn.utils.clip_grad_norm_(self.student.parameters(), 1.0)
-            self.optimizer.step()
-            self.step += 1
-            self.images += len(batch.patches_BN)
-            self.seconds += time.perf_counter() - started
-            for name, value in parts.items():
-                mean[name] = mean.get(name, value) * 0.95 + value * 0.05
-            if self.step % log_every == 0:
-                figures = " ".join(f"{name} {value:.4f}" for name, value in mean.items())
-                log(f"{lesson.name} {self.step}/{lesson.steps} {self.seconds:.0f}s {self.images} images {figures}")
-            if self.step % save_every == 0:
-                self.save()
-
-    def save(self) -> None:
-        """Write the whole training state, in one safetensors file that replaces the last."""
-        tensors = {f"student.{name}": value for name, value in self.student.state_dict().items()}
-        names = {id(p): name for name, p in self.student.named_parameters()}
-        for parameter, moments in self.optimizer.state.items():
-            for kind, value in moments.items():
-                tensors[f"optimizer.{kind}.{names[id(parameter)]}"] = value
-        stand = {"lesson": self.lesson, "step": self.step, "seconds": self.seconds, "images": self.images}
-        self.folder.mkdir(parents=True, exist_ok=True)
-        partial = self.folder / "state.partial"
-        copies = {name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}
-        save_file(copies, partial, {"stand": json.dumps(stand)})
-        partial.replace(self.folder / "state.safetensors")
-
-    def _load(self) -> None:
-        path = self.folder / "state.safetensors"
-        if not path.is_file():
-            return
-        with safe_open(path, "pt") as file:
-            stand = json.loads(file.metadata()["stand"])
-        tensors = load_file(path)
-        student = {name[8:]: value for name, value in tensors.items() if name.startswith("student.")}
-        self.student.load_state_dict(student)
-        for name, parameter in self.student.named_parameters():
-            kinds = ("step", "exp_avg", "exp_avg_sq")
-            if f"optimizer.step.{name}" in tensors:
-                self.optimizer.state[parameter] = {kind: tensors[f"optimizer.{kind}.{name}"] for kind in kinds}
-        self.lesson, self.step = stand["lesson"], stand["step"]
-        self.seconds, self.images = stand["seconds"], stand["images"]

@@ -1,4 +1,4 @@
-"""Builds the tokenizer of the shipped checkpoint: byte-level BPE in the DeepSeek style, about 2,000 tokens.
+"""Builds the tokenizer of the shipped checkpoint: byte-level BPE in the DeepSeek style, about 3,000 tokens.
 
     python -m model.training.tokenizer FOLDER      writes FOLDER/tokenizer.json, the same bytes every time
 
@@ -10,6 +10,7 @@ token with and without a leading space (short prompts, one meaning per position)
 
 from __future__ import annotations
 
+import re
 import sys
 from collections import Counter
 from itertools import pairwise
@@ -18,6 +19,7 @@ from pathlib import Path
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 
 from model.prompt import byte_letters
+from model.tasks import pictograms, products
 
 SPECIAL_HEAD = ("<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>", "<｜▁pad▁｜>")  # ids 0, 1, 2, as released
 TASK_NAMES = ("action", "query", "authority", "domain", "title", "read_url")
@@ -53,11 +55,24 @@ right ring rings row same scene see seven shape shapes shelf show shown side sid
 spot square squares star stars start step tell ten text than that the them then there these they thing things this
 three tiny to top total touch triangle triangles turn two under up us very visible wall was way we what where which
 white with word yellow yes you zero
+add be closed connected cost costs dead dearest expensive false follow fork get goal half icon its joined lead letter
+much prices product quarter reached s say sold solve starting starts think together trace true within written
 """
 CAPITALISED = """
 A All Any Are Can Count Do Does Find First Follow Give Here How I In Is It List Locate Mark No None Nothing Number One
 Please Point Read See Show Tell The Then There They This Two What Where Which Yes
+False Name Nearest Of Solve Starting Trace True
+B C D E F G H J K L M N P R S T U V W X Y Z
 """
+_WORD = re.compile(r"[^\W\d_]+")
+
+
+def words() -> list[str]:
+    """Every word that is a token of its own: the above, and what the suites name, one and many."""
+    named = [*pictograms.PLURALS, *pictograms.PLURALS.values()]
+    named += [form for kind in products.KINDS for form in (kind, products.plural(kind))]
+    nouns = sorted({word for name in named for word in _WORD.findall(name)})
+    return list(dict.fromkeys((*WORDS.split(), *CAPITALISED.split(), *nouns)))
 
 
 def build() -> Tokenizer:
@@ -117,15 +132,15 @@ def _word_merges(letters: list[str]) -> list[tuple[str, str]]:
 
     Joining the space last makes "red" and " red" siblings that cost one token more, not two spellings apart.
     """
-    words = list(dict.fromkeys((*WORDS.split(), *CAPITALISED.split())))
-    spelled = [list(word) for word in words]
+    known = words()
+    spelled = [list(word) for word in known]
     pairs: list[tuple[str, str]] = []
     while counts := Counter(pair for pieces in spelled for pair in pairwise(pieces)):
         best = min(counts, key=lambda pair: (-counts[pair], pair))
         pairs.append(best)
         spelled = [_join(pieces, best) for pieces in spelled]
     space = letters[ord(" ")]
-    return pairs + [(space, word) for word in words]
+    return pairs + [(space, word) for word in known]
 
 
 def _join(pieces: list[str], pair: tuple[str, str]) -> list[str]:

@@ -1,0 +1,169 @@
+"""Examples: a question about an image and its reference response, as the model reads them, with what it is taught.
+
+Shapes: T tokens that are read, P patches, C cells (IMAGE slots) of the image.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ..config import Config
+from ..image import Geometry, plan, span, to_patches
+from ..prompt import Tokenizer
+from ..tasks import shapes
+from ..tasks.scenes import draw
+from ..tasks.suites import suite_of
+from .dense import DenseTargets, targets_of
+from .facts import Facts, facts_of, of_things
+
+IGNORE = -100  # label of a token that is not learnt
+NOWHERE = -1  # of a token that need not look at any one cell
+SHAPES_LESSON = "shapes"  # the source that asks all four kinds of question about scenes of shapes
+CANVASES = ((168, 168), (252, 252), (320, 240), (240, 320), (300, 200), (200, 300), (320, 180))
+_SHAPES_COUNT = (1, 6)
+
+
+@dataclass(frozen=True)
+class Example:
+    """`labels_T`: the next token where it is learnt. `coordinate_T`: that one is a coordinate. `look_T`: the slot of
+    the cell that it is about. `label_T`: the token read belongs to a reference's label; `about_T`: the next one is
+    about the nearest label before it."""
+
+    geometry: Geometry
+    patches: Tensor
+    ids_T: Tensor
+    labels_T: Tensor
+    coordinate_T: Tensor
+    look_T: Tensor
+    label_T: Tensor
+    about_T: Tensor
+    patch_targets: DenseTargets
+    cell_targets: DenseTargets
+
+
+@dataclass(frozen=True)
+class Material:
+    """What an example is made of."""
+
+    image: Image.Image
+    question: str
+    response: str
+    facts: Facts
+
+
+def material(source: str, seed: int) -> Material:
+    """The training case of a source and seed: "shapes", or suite/level as in "counting/easy"."""
+    if source == SHAPES_LESSON:
+        rng = shapes.scene_rng(seed, "train")
+        width, height = CANVASES[int(rng.integers(len(CANVASES)))]
+        posed = shapes.pose(draw(rng, width=width, height=height, count=_SHAPES_COUNT), rng)
+        return Material(posed.image, posed.question, shapes.response(posed), of_things(posed.things))
+    name, _, level = source.partition("/")
+    case = suite_of(name).case(seed, level, "train")
+    return Material(case.image, case.question, case.response, facts_of(case))
+
+
+def encode(made: Material, config: Config, tokenizer: Tokenizer) -> Example:
+    """The example of a material."""
+    geometry = plan(*made.image.size, config)
+    prefix, question = tokenizer.encode_question(made.question)
+    layout = span(geometry.rows, geometry.columns, len(prefix) - 1)
+    prompt = [*prefix[:-1], *(config.vocab_size + kind for kind in layout.types), *question]
+    response = [*tokenizer.encode(made.response), tokenizer.eos_id]
+    slot_of_cell = {cell: slot for slot, cell in enumerate(layout.order)}
+
+    def slot(x: int, y: int) -> int:
+        """The slot of the cell that a point of the frame 0..999 lies in."""
+        px, py = _on_canvas(x / 999, y / 999, geometry)
+        cell_px = config.vision_patch_size * config.vision_downsample_ratio
+        column, row = min(int(px // cell_px), geometry.columns - 1), min(int(py // cell_px), geometry.rows - 1)
+        return slot_of_cell[row * geometry.columns + column]
+
+    taught = _Taught(response, tokenizer)
+    look = [NOWHERE if point is None else slot(*point) for point in taught.points]
+    before = len(prompt) - 1  # the last token of the prompt predicts the first of the response
+    width, height = geometry.content[2:]
+    patch = config.vision_patch_size
+    cell = patch * config.vision_downsample_ratio
+    dense = []
+    for side, rows, columns, owns in (
+        (patch, geometry.rows * 3, geometry.columns * 3, False), (cell, geometry.rows, geometry.columns, True)
+    ):  # fmt: skip
+        scale = (width / geometry.width / (columns * side), height / geometry.height / (rows * side))
+        dense.append(targets_of(_moved(made.facts, geometry), scale, rows, columns, owns))
+    return Example(
+        geometry,
+        to_patches(made.image, geometry, config),
+        torch.tensor((prompt + response)[:-1]),
+        torch.tensor([IGNORE] * before + response),
+        torch.tensor([False] * before + taught.coordinate),
+        torch.tensor([NOWHERE] * before + look),
+        torch.tensor([False] * (before + 1) + taught.in_label[:-1]),
+        torch.tensor([False] * before + taught.about),
+        dense[0],
+        dense[1].in_order(torch.tensor(layout.order)),
+    )
+
+
+def _on_canvas(x: float, y: float, geometry: Geometry) -> tuple[float, float]:
+    """A point in shares of the image, in pixels of the canvas."""
+    left, top, width, height = geometry.content
+    return left + x * width, top + y * height
+
+
+def _moved(facts: Facts, geometry: Geometry) -> Facts:
+    """Facts in pixels of the image, shifted by the padding at the left and the top, in the same pixels."""
+    left, top, width, height = geometry.content
+    dx, dy = left * geometry.width / width, top * geometry.height / height
+    if not dx and not dy:
+        return facts
+    return Facts(
+        tuple(
+            replace(fact, box=(fact.box[0] + dx, fact.box[1] + dy, fact.box[2] + dx, fact.box[3] + dy))
+            for fact in facts.things
+        ),
+        tuple((x + dx, y + dy) for x, y in facts.middles),
+        tuple((x + dx, y + dy, is_open) for x, y, is_open in facts.passages),
+    )
+
+
+class _Taught:
+    """For each token of a response: is it a coordinate, the point that it is about, is it in a label, about one."""
+
+    def __init__(self, response: list[int], tokenizer: Tokenizer) -> None:
+        value_of = {token: value for value, token in enumerate(tokenizer.number_ids)}
+        length = len(response)
+        self.coordinate, self.in_label, self.about = [False] * length, [False] * length, [False] * length
+        self.points: list[tuple[int, int] | None] = [None] * length
+        opens = {tokenizer.box_id: 4, tokenizer.point_id: 2}
+        closes = {tokenizer.end_box_id, tokenizer.end_point_id}
+        labelled = -1  # where the label of the next primitive began
+        at, held = 0, 0
+        while at < length:
+            token = response[at]
+            if token == tokenizer.ref_id:
+                labelled = at
+            elif token in opens:
+                size, numbers, begun = opens[token], [], at
+                while at < length and response[at] not in closes:
+                    if response[at] in value_of:
+                        self.coordinate[at] = True
+                        numbers.append(value_of[response[at]])
+                    if len(numbers) == size:
+                        x = (numbers[0] + numbers[-2]) // 2
+                        y = (numbers[1] + numbers[-1]) // 2
+                        begin = begun if labelled < 0 else labelled + 1
+                        for k in range(begin, at + 1):
+                            self.points[k] = (x, y)
+                            self.about[k] = k >= begun and held > 0
+                        begun, numbers, labelled = at + 1, [], -1
+                    at += 1
+            elif token == tokenizer.end_ref_id and labelled >= 0:
+                for k in range(labelled + 1, at):
+                    self.in_label[k] = True
+                held = at
+            at += 1

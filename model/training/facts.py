@@ -1,0 +1,102 @@
+"""What is on a case's image, taken from its truth: the dense targets' source. Pixels, x to the right, y down."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..tasks import pictograms, products
+from ..tasks.icons import FAMILIES
+from ..tasks.matching import Box
+from ..tasks.scenes import COLORS, SHAPES, SIZES, Thing
+from ..tasks.suite import Case
+
+TAG = "tag"
+_BADGES = tuple(name for family in ("letters", "numbers") for name in FAMILIES[family].names)
+NOUNS: tuple[str, ...] = tuple(dict.fromkeys((*SHAPES, *pictograms.KINDS, *products.KINDS, *_BADGES, TAG)))
+_NOUN_OF = {name: i for i, name in enumerate(NOUNS)}
+DIGITS = 4  # of a price: tens, units, tenths, hundredths
+NO_DIGIT = 10  # where a price has no tens
+UNKNOWN = -100  # a class that the truth does not tell
+_PRICE = re.compile(r"\D?(\d?)(\d)\.(\d)(\d)")
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A thing: its box, and its classes (noun, colour, size, and the digits of the price that it is the tag of)."""
+
+    box: Box
+    noun: int
+    color: int = UNKNOWN
+    size: int = UNKNOWN
+    digits: tuple[int, ...] = (UNKNOWN,) * DIGITS
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Things; and of a maze, the middles of its cells, and the middles between neighbours: x, y, open (1) or not."""
+
+    things: tuple[Fact, ...] = ()
+    middles: tuple[tuple[float, float], ...] = ()
+    passages: tuple[tuple[float, float, float], ...] = ()
+
+
+def of_things(things: Sequence[Thing]) -> Facts:
+    """The facts of a scene of the lesson "shapes"."""
+    return Facts(tuple(_fact(thing.shape, thing.box, thing.color, thing.size) for thing in things))
+
+
+def facts_of(case: Case) -> Facts:
+    """The facts of a suite's case."""
+    truth = case.truth
+    if case.suite == "maze":
+        return _of_maze(truth)
+    if case.suite == "reading":
+        return Facts(tuple(fact for product in truth["shelf"] for fact in _of_product(product)))
+    if case.suite == "path_tracing":
+        icons = [line[end] for line in truth["lines"] for end in ("start", "end")]
+        return Facts(tuple(_of_name(icon["name"], icon["box"]) for icon in icons))
+    return Facts(
+        tuple(_fact(each["noun"], each["box"], each["color"], each.get("size", "")) for each in truth["things"])
+    )
+
+
+def _fact(noun: str, box: Sequence[float], color: str = "", size: str = "") -> Fact:
+    return Fact(
+        (box[0], box[1], box[2], box[3]),
+        _NOUN_OF[noun],
+        COLORS.index(color) if color in COLORS else UNKNOWN,
+        SIZES.index(size) if size in SIZES else UNKNOWN,
+    )
+
+
+def _of_name(name: str, box: Sequence[float]) -> Fact:
+    """Of "letter P" or "orange bowl"."""
+    color, _, noun = name.partition(" ")
+    return _fact(name, box) if name in _NOUN_OF else _fact(noun, box, color)
+
+
+def _of_product(product: Mapping[str, Any]) -> tuple[Fact, Fact]:
+    """A product, and its tag."""
+    found = _PRICE.fullmatch(product["text"])
+    digits = tuple(int(digit) if digit else NO_DIGIT for digit in found.groups()) if found else (UNKNOWN,) * DIGITS
+    x1, y1, x2, y2 = product["tag"]
+    return _of_name(product["name"], product["box"]), Fact((x1, y1, x2, y2), _NOUN_OF[TAG], digits=digits)
+
+
+def _of_maze(truth: Mapping[str, Any]) -> Facts:
+    centres, pitch = truth["centres"], truth["pitch"]
+    doors = {tuple(door) for door in truth["doors"]}
+    near = {
+        (a, b)
+        for a, (ax, ay) in enumerate(centres)
+        for b, (bx, by) in enumerate(centres[:a])
+        if (ax - bx) ** 2 + (ay - by) ** 2 <= (1.3 * pitch) ** 2
+    }
+    passages = tuple(
+        ((centres[a][0] + centres[b][0]) / 2, (centres[a][1] + centres[b][1]) / 2, float(bool(doors & {(a, b), (b, a)})))
+        for a, b in sorted(near | {(max(door), min(door)) for door in doors})
+    )
+    return Facts(middles=tuple((x, y) for x, y in centres), passages=passages)

@@ -1,0 +1,109 @@
+"""Runs lessons in order, resumable at any step."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from ..config import Config
+from ..prompt import Tokenizer
+from . import whole
+from .batches import batches
+from .lessons import Lesson
+from .supervised import Student
+
+_WARM_UP = 50  # steps
+
+
+class Trainer:
+    """Runs lessons in order and saves where it stands; constructed on a folder with a saved state, it goes on there."""
+
+    def __init__(
+        self, config: Config, tokenizer_path: str | Path, lessons: Iterable[Lesson], folder: Path, seed: int = 0,
+        how: whole.How | None = None,
+    ) -> None:  # fmt: skip
+        self.config, self.tokenizer_path, self.lessons = config, str(tokenizer_path), tuple(lessons)
+        self.folder, self.seed, self.how = folder, seed, how or whole.How()
+        self.student = Student(config, Tokenizer(tokenizer_path), seed)
+        decayed = [p for p in self.student.parameters() if p.requires_grad and p.ndim == 2]
+        others = [p for p in self.student.parameters() if p.requires_grad and p.ndim != 2]
+        groups = [{"params": decayed, "weight_decay": 0.05}, {"params": others, "weight_decay": 0.0}]
+        self.optimizer = torch.optim.AdamW(groups, lr=1e-3, betas=(0.9, 0.97), fused=True)
+        self.lesson, self.step, self.seconds, self.images = 0, 0, 0.0, 0
+        self._load()
+
+    def run(self, log: Callable[[str], None] = print, save_every: int = 200, log_every: int = 20) -> None:
+        """Train to the end of the last lesson."""
+        for number in range(self.lesson, len(self.lessons)):
+            self.lesson = number
+            self._teach(self.lessons[number], log, save_every, log_every)
+            self.step = 0
+            self.lesson = number + 1
+            self.save()
+
+    def _teach(self, lesson: Lesson, log: Callable[[str], None], save_every: int, log_every: int) -> None:
+        how = whole.How(self.how.product_type, self.how.compiled, lesson.sparse)
+        # Every lesson draws from seeds of its own, and a resumed one does not repeat what it saw.
+        seed = self.seed + (self.lesson + 1) * 10_000_000 + self.step
+        stream = batches(lesson, self.config, self.tokenizer_path, seed)
+        self.student.train()
+        mean: dict[str, float] = {}
+        while self.step < lesson.steps:
+            started = time.perf_counter()
+            rate = lesson.peak_lr + (lesson.final_lr - lesson.peak_lr) * self.step / lesson.steps
+            for group in self.optimizer.param_groups:
+                group["lr"] = rate * min(1.0, (self.step + 1) / _WARM_UP)
+            batch = next(stream)
+            seeing = not lesson.answers or self.step % lesson.see_every == 0
+            loss, parts = self.student.loss(batch, lesson, how, self.step, seeing)
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            nn.utils.clip_grad_norm_(self.student.parameters(), 1.0)
+            self.optimizer.step()
+            self.step += 1
+            self.images += len(batch.patches_BN)
+            self.seconds += time.perf_counter() - started
+            for name, value in parts.items():
+                mean[name] = mean.get(name, value) * 0.95 + value * 0.05
+            if self.step % log_every == 0:
+                figures = " ".join(f"{name} {value:.4f}" for name, value in mean.items())
+                log(f"{lesson.name} {self.step}/{lesson.steps} {self.seconds:.0f}s {self.images} images {figures}")
+            if self.step % save_every == 0:
+                self.save()
+
+    def save(self) -> None:
+        """Write the whole training state, in one safetensors file that replaces the last."""
+        tensors = {f"student.{name}": value for name, value in self.student.state_dict().items()}
+        names = {id(p): name for name, p in self.student.named_parameters()}
+        for parameter, moments in self.optimizer.state.items():
+            for kind, value in moments.items():
+                tensors[f"optimizer.{kind}.{names[id(parameter)]}"] = value
+        stand = {"lesson": self.lesson, "step": self.step, "seconds": self.seconds, "images": self.images}
+        self.folder.mkdir(parents=True, exist_ok=True)
+        partial = self.folder / "state.partial"
+        copies = {name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}
+        save_file(copies, partial, {"stand": json.dumps(stand)})
+        partial.replace(self.folder / "state.safetensors")
+
+    def _load(self) -> None:
+        path = self.folder / "state.safetensors"
+        if not path.is_file():
+            return
+        with safe_open(path, "pt") as file:
+            stand = json.loads(file.metadata()["stand"])
+        tensors = load_file(path)
+        student = {name[8:]: value for name, value in tensors.items() if name.startswith("student.")}
+        self.student.load_state_dict(student)
+        for name, parameter in self.student.named_parameters():
+            kinds = ("step", "exp_avg", "exp_avg_sq")
+            if f"optimizer.step.{name}" in tensors:
+                self.optimizer.state[parameter] = {kind: tensors[f"optimizer.{kind}.{name}"] for kind in kinds}
+        self.lesson, self.step = stand["lesson"], stand["step"]
+        self.seconds, self.images = stand["seconds"], stand["images"]
