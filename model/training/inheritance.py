@@ -23,10 +23,8 @@ def inherit(model: VisionLanguageModel, tokenizer: Tokenizer, parent_folder: str
     """
     parent = weights.load(parent_folder)
     theirs, ours = parent.state_dict(), model.state_dict()
-    known = {tokenizer.decode([token]): token for token in range(tokenizer.vocab_size)}
-    old = Tokenizer(parent_folder)
-    pairs = [(known[text], token) for token in range(old.vocab_size) if (text := old.decode([token])) in known]
-    mine, their_rows = torch.tensor(pairs).T
+    known, old = _meanings(tokenizer), _meanings(Tokenizer(parent_folder))
+    mine, their_rows = torch.tensor([(known[meaning], old[meaning]) for meaning in known if meaning in old]).T
     missing: list[str] = []
     for name, tensor in ours.items():
         changed = _layer_of(name) is not None and _ratio(model, name) != _ratio(parent, name)
@@ -46,6 +44,12 @@ def inherit(model: VisionLanguageModel, tokenizer: Tokenizer, parent_folder: str
             compressor.ape.zero_()
             compressor.norm.weight.copy_(attention.kv_norm.weight)
     return missing
+
+
+def _meanings(tokenizer: Tokenizer) -> dict[bytes | str, int]:
+    """The id of each token by what it stands for: bytes, or the name of a special one."""
+    ordinary = {spelled: token for token, spelled in tokenizer.ordinary_tokens().items()}
+    return ordinary | {tokenizer.decode([token]): token for token in tokenizer.special_ids}
 
 
 def _layer_of(name: str) -> int | None:

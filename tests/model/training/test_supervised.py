@@ -1,118 +1,161 @@
-"""Training: batches say what the scene says, guidance points at it, and a stopped training goes on where it stood."""
+"""Supervised training: each part of the loss asks for what it says."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
 
 from model.prompt import Tokenizer
-from model.tasks import shapes
-from model.training.lessons import IGNORE, Batch, Lesson, make_batch
-from model.training.supervised import Student, Trainer
+from model.training import whole
+from model.training.batches import Batch, collate
+from model.training.examples import IGNORE, NOWHERE, encode, material
+from model.training.lessons import Lesson
+from model.training.supervised import ANSWER_WEIGHT, CELL_LAYERS, GUIDED_HEADS, LABEL_LAYERS, Student, guidance_loss
 from tests.conftest import DEFAULT_CHECKPOINT
 from tests.tiny import TINY
 
-# Five layers, since the guided ones are counted from the default checkpoint's.
-CONFIG = replace(TINY, num_hidden_layers=5, compress_ratios=(0, 0, 4, 16, 0), sliding_window=80)
-LESSON = Lesson(
-    "trial", 12, 4, (2, 4), questions=2, present_only=True, canvases=((168, 168), (320, 240)), spread=(3.0, 0.5)
-)
 TOKENIZER = Tokenizer(DEFAULT_CHECKPOINT)
+# Five layers, since the guided ones are counted from the default checkpoint's.
+CONFIG = replace(
+    TINY, vocab_size=TOKENIZER.vocab_size, num_hidden_layers=5, compress_ratios=(0, 0, 16, 4, 0), sliding_window=48,
+    index_topk=12, vision_max_n_token=88,
+)  # fmt: skip
+LESSON = Lesson("trial", 12, {"counting/easy": 1.0}, spread=(3.0, 0.5))
+EXACT = whole.How()
 
 
-def batch_number(seed: int, lesson: Lesson = LESSON) -> Batch:
-    return make_batch(lesson, CONFIG, TOKENIZER, shapes.scene_rng(seed, "train"))
+def batch_of(source: str = "counting/easy") -> Batch:
+    drawn = [encode(material(source, seed), CONFIG, TOKENIZER) for seed in range(40)]
+    grids = [(example.geometry.rows, example.geometry.columns) for example in drawn]
+    common = max(set(grids), key=grids.count)
+    return collate([e for e, grid in zip(drawn, grids, strict=True) if grid == common][:4], CONFIG)
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_a_batch_teaches_whole_responses_and_nothing_of_the_questions(seed: int) -> None:
-    for tails in batch_number(seed).tails:
-        for ids, labels in zip(tails.ids_MT, tails.labels_MT, strict=True):
-            learnt = (labels != IGNORE).nonzero()[:, 0]
-            text = TOKENIZER.decode(labels[learnt].tolist())
-            assert text.startswith("<｜ref｜>") and text.endswith("<｜end▁of▁sentence｜>")
-            assert torch.equal(ids[learnt[1:]], labels[learnt[:-1]])  # each token is fed after it was predicted
-            assert TOKENIZER.decode(ids[: learnt[0] + 1].tolist()).endswith("<think>")
+def looked_at(batch: Batch) -> list[whole.Seen]:
+    """Weights of nothing, to be filled by hand."""
+    count, length = batch.ids_BT.shape
+    ratios = CONFIG.compress_ratios
+    entries = [length // ratio if ratio else 0 for ratio in ratios]
+    return [whole.Seen(torch.zeros(count, 4, length, length + each), None, torch.zeros(2, 4)) for each in entries]
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_a_token_of_a_box_looks_at_the_cell_where_that_box_has_its_centre(seed: int) -> None:
-    batch = batch_number(seed)
-    found = 0
-    for tails in batch.tails:
-        numbers = [TOKENIZER.number_ids.index(i) if i in TOKENIZER.number_ids else -1 for i in range(CONFIG.vocab_size)]
-        for row in range(len(tails.ids_MT)):
-            opening = ((tails.ids_MT[row] == TOKENIZER.piece_id("[[")).nonzero()[:, 0]).tolist()
-            for at in opening:
-                box = [numbers[int(tails.labels_MT[row, at + 2 * k])] / 999 for k in range(4)]
-                (slot,) = tails.look_MTC[row, at].nonzero()[:, 0].tolist()
-                x, y = batch.cell_targets.centers[slot].tolist()
-                geometry = batch.geometry
-                assert abs((box[0] + box[2]) / 2 - x) <= 0.6 / geometry.columns + 0.1
-                assert abs((box[1] + box[3]) / 2 - y) <= 0.6 / geometry.rows + 0.1
-                found += 1
-    assert found
+def fill(looked: list[whole.Seen], batch: Batch, entry: bool) -> None:
+    """The guided heads see the cell, raw or as an entry of CSA, and the label's tokens."""
+    length = batch.ids_BT.shape[1]
+    for row, token in (batch.look_BT >= 0).nonzero().tolist():
+        at = int(batch.slots_C[batch.look_BT[row, token]])
+        for layer in CELL_LAYERS:
+            csa = CONFIG.compress_ratios[layer] == 4
+            looked[layer].weights_BATK[row, :GUIDED_HEADS, token, length + at // 4 if entry and csa else at] = 1.0
+    for row, token in batch.about_BT.nonzero().tolist():
+        label = batch.label_BT[row, : token + 1].nonzero()[-1, 0]
+        for layer in LABEL_LAYERS:
+            looked[layer].weights_BATK[row, -GUIDED_HEADS:, token, label] = 1.0
 
 
-def test_the_loss_falls_and_a_resumed_training_equals_one_that_never_stopped(tmp_path: Path) -> None:
-    lines: list[str] = []
-    through = Trainer(CONFIG, DEFAULT_CHECKPOINT, [LESSON], tmp_path / "through")
-    through.run(log=lines.append, save_every=6, log_every=1)
-    losses = [float(line.split("loss ")[1]) for line in lines]
-    assert losses[-1] < losses[0]
-
-    half = Trainer(CONFIG, DEFAULT_CHECKPOINT, [LESSON], tmp_path / "half")
-    with pytest.raises(KeyboardInterrupt):
-        half.run(log=_interrupt_at(8), save_every=6, log_every=1)
-    resumed = Trainer(CONFIG, DEFAULT_CHECKPOINT, [LESSON], tmp_path / "half")
-    assert (resumed.lesson, resumed.step) == (0, 6)
-    resumed.run(log=lambda line: None, save_every=6)
-    for name, value in through.student.model.state_dict().items():
-        assert torch.allclose(value, resumed.student.model.state_dict()[name], atol=1e-5), name
+@pytest.mark.parametrize("entry", [False, True])
+def test_guidance_costs_nothing_where_the_cell_and_the_label_are_seen(entry: bool) -> None:
+    batch = batch_of()
+    looked = looked_at(batch)
+    blank = float(guidance_loss(looked, batch, CONFIG))
+    fill(looked, batch, entry)
+    assert abs(float(guidance_loss(looked, batch, CONFIG))) < 1e-5 < 10 < blank
 
 
-def _interrupt_at(step: int) -> Callable[[str], None]:
-    def log(line: str) -> None:
-        if f" {step}/" in line:
-            raise KeyboardInterrupt
-
-    return log
-
-
-def test_streams_do_not_start_alike() -> None:
-    student = Student(CONFIG, TOKENIZER, seed=0)
-    batch = batch_number(0)
-    inner: list[torch.Tensor] = []
-    ids = batch.tails[0].ids_MT
-    with torch.no_grad():
-        model = student.model
-        positions = torch.arange(ids.shape[1]).expand_as(ids)
-        model(model.embed_prompt(ids), ids, positions, model.empty_state(len(ids)), inner=inner)
-    assert (inner[-1][:, :, 0] - inner[-1][:, :, 1]).abs().max() > 1e-2
+def test_guidance_asks_for_the_own_label_and_not_an_earlier_one() -> None:
+    batch = batch_of()
+    looked = looked_at(batch)
+    fill(looked, batch, entry=False)
+    for layer in LABEL_LAYERS:
+        looked[layer].weights_BATK.zero_()
+    for row in range(len(batch.ids_BT)):
+        label = batch.label_BT[row].nonzero()[:, 0]
+        if len(label):
+            for layer in LABEL_LAYERS:
+                looked[layer].weights_BATK[row, -GUIDED_HEADS:, :, label[0]] = 1.0  # always the first
+    last = batch.about_BT & ((batch.label_BT & ~batch.label_BT.roll(1, 1)).cumsum(1) > 1)
+    assert bool(last.any()) and float(guidance_loss(looked, batch, CONFIG)) > 0.5
 
 
-def test_numbers_start_soft_and_end_hard() -> None:
+def test_a_cell_that_the_window_has_left_is_asked_of_the_compressed_layer_alone() -> None:
+    batch = batch_of()
+    looked = looked_at(batch)
+    length = batch.ids_BT.shape[1]
+    fill(looked, batch, entry=True)
+    token = torch.arange(length)
+    gone = (batch.look_BT != NOWHERE) & (token - batch.slots_C[batch.look_BT.clamp(min=0)] >= CONFIG.sliding_window)
+    assert bool(gone.any())
+    for row, at in gone.nonzero().tolist():
+        looked[4].weights_BATK[row, :, at] = 0.0  # the last layer has no way to see it
+    assert abs(float(guidance_loss(looked, batch, CONFIG))) < 1e-5
+    for row, at in gone.nonzero().tolist():
+        looked[3].weights_BATK[row, :, at] = 0.0
+    assert float(guidance_loss(looked, batch, CONFIG)) > 0.1
+
+
+def test_coordinates_start_soft_and_end_hard_and_other_numbers_are_always_hard() -> None:
     assert [LESSON.spread_at(step) for step in (0, 6, 12)] == [3.0, 1.75, 0.5]
     student = Student(CONFIG, TOKENIZER, seed=0)
     labels = torch.tensor([TOKENIZER.number_ids[500]])
 
-    def cost_of(number: int, spread: float) -> float:
+    def cost_of(number: int, spread: float, coordinate: bool = True) -> float:
         logits = torch.zeros(1, CONFIG.vocab_size)
         logits[0, TOKENIZER.number_ids[number]] = 12.0
-        return float(student._answer_loss(logits, labels, spread)[0][0])
+        return float(student._token_loss(logits, labels, torch.tensor([coordinate]), spread)[0][0])
 
     # A near miss is worse than a hit, better than a far one, and forgiven less when hard.
     for spread in (3.0, 0.5):
         assert cost_of(500, spread) < cost_of(501, spread) < cost_of(520, spread)
     assert cost_of(501, 0.5) - cost_of(500, 0.5) > cost_of(501, 3.0) - cost_of(500, 3.0)
+    assert cost_of(501, 3.0, coordinate=False) == cost_of(520, 3.0, coordinate=False) > cost_of(501, 3.0)
 
 
-def test_a_step_is_taught_with_its_own_softness() -> None:
-    student, batch = Student(CONFIG, TOKENIZER, seed=0).eval(), batch_number(0)  # eval: the gates stay as they are
-    with torch.no_grad():
-        losses = [float(student.loss(batch, LESSON, step)[0]) for step in (0, 0, 12)]
-    assert losses[0] == losses[1] != losses[2]
+def test_the_vision_tower_learns_only_when_it_is_to() -> None:
+    student, batch = Student(CONFIG, TOKENIZER, seed=0), batch_of()
+    for learn in (False, True):
+        student.zero_grad(set_to_none=True)
+        loss, parts = student.loss(batch, LESSON, EXACT, learn_to_see=learn)
+        loss.backward()
+        grown = [p.grad is not None for p in student.model.vision.parameters()]
+        assert any(grown) == learn and ("patch_there" in parts) == learn
+        assert student.model.head.weight.grad is not None
+
+
+def test_a_lesson_without_answers_teaches_the_tower_alone() -> None:
+    student, batch = Student(CONFIG, TOKENIZER, seed=0), batch_of("maze/easy")
+    loss, parts = student.loss(batch, replace(LESSON, answers=False), EXACT)
+    loss.backward()
+    assert student.model.head.weight.grad is None and {"patch_middle", "patch_passage"} <= set(parts)
+
+
+def test_an_answer_weighs_more_than_a_word_of_thinking() -> None:
+    student, batch = Student(CONFIG, TOKENIZER, seed=0).eval(), batch_of()
+    strength = {}
+    for part in ("answer", "thinking"):
+        answered = (batch.ids_BT == TOKENIZER.end_think_id).cumsum(dim=1) > 0
+        wanted = batch.labels_BT.masked_fill(answered if part == "thinking" else ~answered, IGNORE)
+        student.zero_grad(set_to_none=True)
+        only = replace(LESSON, dense=0.0, guidance=0.0)
+        with_one = replace(batch, labels_BT=wanted, coordinate_BT=torch.zeros_like(batch.coordinate_BT))
+        strength[part] = student.loss(with_one, only, EXACT)[0].item()
+    words = replace(batch, coordinate_BT=torch.zeros_like(batch.coordinate_BT))
+    both = student.loss(words, replace(LESSON, dense=0.0, guidance=0.0), EXACT)[0].item()
+    answered = (batch.ids_BT == TOKENIZER.end_think_id).cumsum(dim=1) > 0
+    learnt = batch.labels_BT != IGNORE
+    weight = ANSWER_WEIGHT * int((learnt & answered).sum()), int((learnt & ~answered).sum())
+    mixed = (weight[0] * strength["answer"] + weight[1] * strength["thinking"]) / sum(weight)
+    assert ANSWER_WEIGHT > 1 and abs(both - mixed) < 0.05 * mixed
+
+
+def test_experts_that_get_too_little_are_preferred_from_then_on() -> None:
+    student = Student(CONFIG, TOKENIZER, seed=0)
+    gate = next(iter(student.model.each_layer())).ffn.gate
+    other = list(student.model.each_layer())[1].ffn.gate
+    load = torch.tensor([[9, 1, 1, 1], [0, 0, 0, 8]])
+    seen = [whole.Seen(torch.zeros(0), None, load) for _ in range(5)]
+    student._balance(seen)
+    assert gate.hashed and not bool(gate.bias.any())  # text goes by its hash there
+    assert (gate.bias_vl > 0).tolist() == [True, True, True, False]
+    assert (other.bias > 0).tolist() == [False, True, True, True]

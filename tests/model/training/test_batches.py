@@ -1,0 +1,67 @@
+"""Batches: examples of one grid side by side, filled up with what nobody sees."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from model.config import Config
+from model.prompt import Tokenizer
+from model.training.batches import LENGTH_STEP, Stream, _alike, collate, cost
+from model.training.examples import IGNORE, Example, encode, material
+from model.training.lessons import Lesson
+from tests.conftest import DEFAULT_CHECKPOINT
+
+CONFIG = replace(Config.from_file(DEFAULT_CHECKPOINT), vision_max_n_token=88)
+TOKENIZER = Tokenizer(DEFAULT_CHECKPOINT)
+LESSON = Lesson("trial", 4, {"shapes": 1.0, "spatial/easy": 1.0}, batch_tokens=1500, longest=150)
+
+
+def examples_of_one_grid() -> list[Example]:
+    drawn = [encode(material("counting/easy", seed), CONFIG, TOKENIZER) for seed in range(60)]
+    grids = [(example.geometry.rows, example.geometry.columns) for example in drawn]
+    common = max(set(grids), key=grids.count)
+    return [example for example, grid in zip(drawn, grids, strict=True) if grid == common]
+
+
+def test_a_batch_holds_every_patch_at_its_place_and_says_which_are_there() -> None:
+    examples = examples_of_one_grid()
+    assert len({example.patches.shape for example in examples}) > 1  # grids of patches that fill the cells unevenly
+    batch = collate(examples, CONFIG)
+    for row, example in enumerate(examples):
+        geometry = example.geometry
+        grid = batch.patches_BN[row].unflatten(0, (batch.rows * 3, batch.columns * 3))
+        there = batch.seen_BN[row].unflatten(0, (batch.rows * 3, batch.columns * 3))
+        assert int(there.sum()) == len(example.patches)
+        assert bool(there[: geometry.patch_rows, : geometry.patch_columns].all())
+        inside = grid[: geometry.patch_rows, : geometry.patch_columns].flatten(0, 1)
+        assert torch.equal(inside, example.patches.flatten(1))
+
+
+def test_padding_teaches_nothing() -> None:
+    examples = examples_of_one_grid()
+    batch = collate(examples, CONFIG)
+    assert batch.ids_BT.shape[1] % LENGTH_STEP == 0
+    for row, example in enumerate(examples):
+        length = len(example.ids_T)
+        assert torch.equal(batch.ids_BT[row, :length], example.ids_T)
+        assert bool((batch.labels_BT[row, length:] == IGNORE).all()) and not bool(batch.about_BT[row, length:].any())
+
+
+def test_examples_alike_in_length_are_taken_and_the_others_stay() -> None:
+    pool = examples_of_one_grid()
+    before = len(pool)
+    taken = _alike(pool, 1500, np.random.default_rng(0))
+    assert len(taken) + len(pool) == before and taken
+    assert len(taken) * max(map(cost, taken)) <= 1500 or len(taken) == 1
+
+
+def test_a_stream_is_the_same_for_a_seed_and_keeps_to_its_limits() -> None:
+    streams = [iter(Stream(LESSON, CONFIG, str(DEFAULT_CHECKPOINT), seed)) for seed in (1, 1, 2)]
+    batches = [[next(stream) for _ in range(2)] for stream in streams]
+    assert all(torch.equal(a.ids_BT, b.ids_BT) for a, b in zip(batches[0], batches[1], strict=True))
+    assert not torch.equal(batches[0][0].patches_BN, batches[2][0].patches_BN)
+    for batch in (*batches[0], *batches[2]):
+        assert batch.ids_BT.shape[1] <= 160 and len(batch.ids_BT) > 1

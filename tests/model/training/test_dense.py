@@ -1,0 +1,60 @@
+"""Dense targets: the right place is asked the right question."""
+
+from __future__ import annotations
+
+import torch
+
+from model.training.dense import CLASSES, DenseHead, DenseTargets, targets_of
+from model.training.facts import UNKNOWN, Fact, Facts
+
+ONE = Facts((Fact((10.0, 20.0, 30.0, 60.0), 5, 2),))
+SCALE = (0.01, 0.01)  # an image of 100 x 100 pixels
+
+
+def test_patches_inside_a_thing_are_its_own_and_one_cell_has_its_centre() -> None:
+    patches = targets_of(ONE, SCALE, 10, 10, owns_centre=False)
+    inside = patches.present.view(10, 10).nonzero().tolist()
+    assert inside == [[row, column] for row in (2, 3, 4, 5) for column in (1, 2)]
+    cells = targets_of(ONE, SCALE, 2, 4, owns_centre=True)
+    assert cells.present.nonzero()[:, 0].tolist() == [0]
+    assert torch.allclose(cells.boxes[0], torch.tensor([0.1, 0.2, 0.3, 0.6]))
+    assert cells.classes[0, :3].tolist() == [5, 2, UNKNOWN]
+
+
+def test_a_maze_is_asked_where_its_middles_and_passages_are() -> None:
+    maze = Facts(middles=((25.0, 25.0),), passages=((55.0, 25.0, 1.0), (25.0, 55.0, 0.0)))
+    targets = targets_of(maze, SCALE, 10, 10, owns_centre=False)
+    assert targets.middle[22].tolist() == [1.0, 0.0, 0.0]
+    assert (targets.passage >= 0).nonzero()[:, 0].tolist() == [25, 52]
+    assert [float(targets.passage[place]) for place in (25, 52)] == [1.0, 0.0]
+    assert (targets_of(ONE, SCALE, 10, 10, owns_centre=False).middle[:, 0] == -1).all()  # no maze, not asked
+
+
+def test_a_head_that_says_the_truth_has_no_loss_and_one_class_off_costs() -> None:
+    targets = DenseTargets.stack([targets_of(ONE, SCALE, 2, 4, owns_centre=True)])
+    head = DenseHead(8, relative=False)
+    with torch.no_grad():
+        for parameter in head.parameters():
+            parameter.zero_()
+        head.out.bias[0] = -30.0  # nothing anywhere
+        empty, parts = head(torch.zeros(1, 8, 8), targets, 2, 4)
+        assert parts["there"] > 3
+        head.out.bias[0] = 30.0
+        head.kinds.bias[5], head.kinds.bias[CLASSES[0] + 2] = 30.0, 30.0
+        head.out.bias[1:5] = torch.tensor([0.1, 0.2, 0.3, 0.6])
+        _, right = head(torch.zeros(1, 8, 8), targets, 2, 4)
+        head.kinds.bias[6] = 60.0
+        _, wrong = head(torch.zeros(1, 8, 8), targets, 2, 4)
+    assert right["noun"] < 1e-3 and right["color"] < 1e-3 and right["box"] < 1e-6 and wrong["noun"] > 10
+
+
+def test_a_relative_head_reads_boxes_from_the_middle_of_each_place() -> None:
+    targets = DenseTargets.stack([targets_of(ONE, SCALE, 10, 10, owns_centre=False)])
+    head = DenseHead(8, relative=True)
+    with torch.no_grad():
+        for parameter in head.parameters():
+            parameter.zero_()
+        _, parts = head(torch.zeros(1, 100, 8), targets, 10, 10)
+    patches = [(0.15 + 0.1 * column, 0.25 + 0.1 * row) for row in range(4) for column in range(2)]
+    off = [abs(edge - (x, y)[i % 2]) for x, y in patches for i, edge in enumerate((0.1, 0.2, 0.3, 0.6))]
+    assert abs(parts["box"] - sum(off) / len(off)) < 1e-5

@@ -1,0 +1,69 @@
+"""Examples: whole responses are learnt, and a token that is about a place looks at its cell."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from model.config import Config
+from model.image import span
+from model.prompt import Tokenizer
+from model.training.examples import IGNORE, NOWHERE, SHAPES_LESSON, encode, material
+from tests.conftest import DEFAULT_CHECKPOINT
+
+CONFIG = replace(Config.from_file(DEFAULT_CHECKPOINT), vision_max_n_token=88)
+TOKENIZER = Tokenizer(DEFAULT_CHECKPOINT)
+SOURCES = (
+    SHAPES_LESSON, "counting/easy", "counting/hard", "spatial/medium", "reading/easy", "maze/easy", "path_tracing/easy"
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_an_example_teaches_the_whole_response_and_nothing_of_the_prompt(source: str) -> None:
+    for seed in range(4):
+        made = material(source, seed)
+        example = encode(made, CONFIG, TOKENIZER)
+        learnt = (example.labels_T != IGNORE).nonzero()[:, 0]
+        assert TOKENIZER.decode(example.labels_T[learnt[:-1]].tolist()) == made.response
+        assert int(example.labels_T[learnt[-1]]) == TOKENIZER.eos_id
+        assert torch.equal(example.ids_T[learnt[1:]], example.labels_T[learnt[:-1]])  # fed after it was predicted
+        text = [token for token in example.ids_T[: learnt[0] + 1].tolist() if token < CONFIG.vocab_size]
+        assert TOKENIZER.decode(text).endswith(f"{made.question}<｜Assistant｜><think>")
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_tokens_of_a_place_look_at_its_cell_and_coordinates_are_marked(source: str) -> None:
+    numbers = {token: value for value, token in enumerate(TOKENIZER.number_ids)}
+    per_place = 2 if source.startswith(("maze", "path")) else 4
+    for seed in range(4):
+        example = encode(material(source, seed), CONFIG, TOKENIZER)
+        order = span(example.geometry.rows, example.geometry.columns, 2).order
+        marked = example.coordinate_T.nonzero()[:, 0].tolist()
+        assert len(marked) % per_place == 0
+        for first in range(0, len(marked), per_place):
+            group = marked[first : first + per_place]
+            values = [numbers[int(example.labels_T[at])] / 999 for at in group]
+            x, y = (values[0] + values[-2]) / 2, (values[1] + values[-1]) / 2
+            slots = {int(example.look_T[at]) for at in group}
+            assert len(slots) == 1 and NOWHERE not in slots
+            row, column = divmod(order[slots.pop()], example.geometry.columns)
+            # the last cells may be filled in part, so a cell's share of the image is at most this
+            cell_px = 42
+            assert abs(x * example.geometry.canvas_width / cell_px - column - 0.5) <= 0.6
+            assert abs(y * example.geometry.canvas_height / cell_px - row - 0.5) <= 0.6
+
+
+def test_a_box_is_about_the_label_before_it() -> None:
+    example = encode(material("counting/easy", 3), CONFIG, TOKENIZER)
+    assert bool(example.label_T.any())
+    text = TOKENIZER.decode(example.ids_T[example.label_T].tolist())
+    assert "<" not in text and text
+    assert bool((example.about_T & (example.look_T != NOWHERE)).sum() == example.about_T.sum())
+
+
+def test_seeds_give_their_own_examples_and_the_same_seed_the_same() -> None:
+    first, again, other = (material("maze/easy", seed) for seed in (1, 1, 2))
+    assert first.response == again.response and first.image.tobytes() == again.image.tobytes()
+    assert first.response != other.response
