@@ -117,12 +117,15 @@ class Stream(IterableDataset[Batch]):
 
 
 def _alike(pool: list[Example], batch_tokens: int, rng: np.random.Generator) -> list[Example]:
-    """Takes a batch's worth of neighbours in length out of a pool."""
+    """Takes a batch's worth of neighbours in cost out of a pool: as many as fit, one at least."""
     pool.sort(key=cost)
     first = int(rng.integers(len(pool)))
-    taken: list[Example] = []
-    while pool and (not taken or (len(taken) + 1) * max(map(cost, [*taken, pool[min(first, len(pool) - 1)]])) <= batch_tokens):
-        taken.append(pool.pop(min(first, len(pool) - 1)))
+    taken = [pool.pop(first)]
+    while pool:
+        at = min(first, len(pool) - 1)
+        if (len(taken) + 1) * max(cost(taken[-1]), cost(pool[at])) > batch_tokens:
+            break
+        taken.append(pool.pop(at))
     return taken
 
 

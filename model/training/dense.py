@@ -14,9 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..tasks.scenes import COLORS, SIZES
-from .facts import DIGITS, NO_DIGIT, NOUNS, UNKNOWN, Facts
+from .facts import CHARACTERS, NOUNS, UNKNOWN, Facts
 
-CLASSES = (len(NOUNS), len(COLORS), len(SIZES), *((NO_DIGIT + 1,) * DIGITS))
+CLASSES = (len(NOUNS), len(COLORS), len(SIZES), len(CHARACTERS))
+_CLASS_NAMES = ("noun", "color", "size", "print")
 MOST_PLACES = 32  # rows or columns of the largest grid that is trained on
 
 
@@ -24,7 +25,8 @@ MOST_PLACES = 32  # rows or columns of the largest grid that is trained on
 class DenseTargets:
     """What each place of a grid is asked, of one image [N, ..] or of several [B, N, ..].
 
-    `present` float: is a thing here; `classes` int64 [.., 7]: noun, colour, size, digits (`UNKNOWN`: not asked);
+    `present` float: is a thing here; `classes` int64 [.., 4]: noun, colour, size, and the character of a price that is
+    printed here (`UNKNOWN`: not asked);
     `boxes` float [.., 4]: its box, as shares of the grid's extent. Of mazes: `middle` float [.., 3]: is the middle of
     a maze's cell here (-1: not asked), and how far from the place's own middle, in places; `passage` float: is what
     lies here open (1), closed (0), or not asked (-1).
@@ -74,7 +76,11 @@ def targets_of(
         else:
             inside = (centre_x >= box[0]) & (centre_x <= box[2]) & (centre_y >= box[1]) & (centre_y <= box[3])
         present[inside], boxes[inside] = 1, box
-        classes[inside] = (fact.noun, fact.color, fact.size, *fact.digits)
+        classes[inside, :3] = (fact.noun, fact.color, fact.size)
+        if fact.print and not owns_centre:
+            ends, characters = zip(*fact.print, strict=True)
+            share = (centre_x[inside] - box[0]) / (box[2] - box[0])
+            classes[inside, 3] = np.array([*characters, UNKNOWN])[np.searchsorted(ends, share)]
     for x, y in facts.middles:
         place, dx, dy = at(x, y)
         middle[place] = (1, dx, dy)
@@ -111,10 +117,11 @@ class DenseHead(nn.Module):
         if bool(there.any()):
             kinds = self.kinds(features_BNV[there]).split(CLASSES, dim=-1)
             asked = targets.classes[there]
-            for name, guess, wanted in zip(("noun", "color", "size", "digits"), kinds[:3], asked.T[:3], strict=False):
-                loss, parts = _add_class(loss, parts, name, guess, wanted)
-            guess, wanted = torch.cat(kinds[3:]), asked[:, 3:].T.flatten()
-            loss, parts = _add_class(loss, parts, "digits", guess, wanted)
+            for name, guess, wanted in zip(_CLASS_NAMES, kinds, asked.T, strict=True):
+                known = wanted != UNKNOWN
+                if bool(known.any()):
+                    wrong = F.cross_entropy(guess[known], wanted[known])
+                    loss, parts = loss + wrong, parts | {name: wrong.item()}
             due = targets.boxes
             if self.relative:
                 extent = torch.tensor([rows, columns], device=device)
@@ -141,12 +148,3 @@ class DenseHead(nn.Module):
             loss, parts = loss + 2 * wrong, parts | {"place": wrong.item()}
         return loss, parts
 
-
-def _add_class(
-    loss: Tensor, parts: dict[str, float], name: str, guess: Tensor, wanted: Tensor
-) -> tuple[Tensor, dict[str, float]]:
-    known = wanted != UNKNOWN
-    if not bool(known.any()):
-        return loss, parts
-    wrong = F.cross_entropy(guess[known], wanted[known])
-    return loss + wrong, parts | {name: wrong.item()}

@@ -11,27 +11,29 @@ from ..tasks import pictograms, products
 from ..tasks.icons import FAMILIES
 from ..tasks.matching import Box
 from ..tasks.scenes import COLORS, SHAPES, SIZES, Thing
+from ..tasks.shelf import TAG_MARGIN_PX
 from ..tasks.suite import Case
 
 TAG = "tag"
 _BADGES = tuple(name for family in ("letters", "numbers") for name in FAMILIES[family].names)
 NOUNS: tuple[str, ...] = tuple(dict.fromkeys((*SHAPES, *pictograms.KINDS, *products.KINDS, *_BADGES, TAG)))
 _NOUN_OF = {name: i for i, name in enumerate(NOUNS)}
-DIGITS = 4  # of a price: tens, units, tenths, hundredths
-NO_DIGIT = 10  # where a price has no tens
+CHARACTERS = "0123456789."
 UNKNOWN = -100  # a class that the truth does not tell
-_PRICE = re.compile(r"\D?(\d?)(\d)\.(\d)(\d)")
+_PRICE = re.compile(r"[$€£]?[\d.]+")
+_POINT_WIDTH = 0.5  # of a digit's, about
 
 
 @dataclass(frozen=True)
 class Fact:
-    """A thing: its box, and its classes (noun, colour, size, and the digits of the price that it is the tag of)."""
+    """A thing: its box, and its classes (noun, colour, size). Of a price's tag also what is printed on it, from the
+    left: for each character of `CHARACTERS` where it ends, as a share of the tag's width, and which it is."""
 
     box: Box
     noun: int
     color: int = UNKNOWN
     size: int = UNKNOWN
-    digits: tuple[int, ...] = (UNKNOWN,) * DIGITS
+    print: tuple[tuple[float, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -80,10 +82,20 @@ def _of_name(name: str, box: Sequence[float]) -> Fact:
 
 def _of_product(product: Mapping[str, Any]) -> tuple[Fact, Fact]:
     """A product, and its tag."""
-    found = _PRICE.fullmatch(product["text"])
-    digits = tuple(int(digit) if digit else NO_DIGIT for digit in found.groups()) if found else (UNKNOWN,) * DIGITS
     x1, y1, x2, y2 = product["tag"]
-    return _of_name(product["name"], product["box"]), Fact((x1, y1, x2, y2), _NOUN_OF[TAG], digits=digits)
+    printed = _printed(product["text"], x2 - x1) if _PRICE.fullmatch(product["text"]) else ()
+    return _of_name(product["name"], product["box"]), Fact((x1, y1, x2, y2), _NOUN_OF[TAG], print=printed)
+
+
+def _printed(price: str, width: float) -> tuple[tuple[float, int], ...]:
+    """Where each character of a price ends: digits are of one width in most fonts, and a tag fits its text."""
+    widths = [_POINT_WIDTH if character == "." else 1.0 for character in price]
+    paper = TAG_MARGIN_PX / width
+    ends, at = [], paper
+    for character, wide in zip(price, widths, strict=True):
+        at += wide / sum(widths) * (1 - 2 * paper)
+        ends.append((at, CHARACTERS.index(character) if character in CHARACTERS else UNKNOWN))
+    return tuple(ends)
 
 
 def _of_maze(truth: Mapping[str, Any]) -> Facts:
@@ -95,8 +107,8 @@ def _of_maze(truth: Mapping[str, Any]) -> Facts:
         for b, (bx, by) in enumerate(centres[:a])
         if (ax - bx) ** 2 + (ay - by) ** 2 <= (1.3 * pitch) ** 2
     }
-    passages = tuple(
-        ((centres[a][0] + centres[b][0]) / 2, (centres[a][1] + centres[b][1]) / 2, float(bool(doors & {(a, b), (b, a)})))
-        for a, b in sorted(near | {(max(door), min(door)) for door in doors})
-    )
-    return Facts(middles=tuple((x, y) for x, y in centres), passages=passages)
+    passages = []
+    for a, b in sorted(near | {(max(door), min(door)) for door in doors}):
+        (ax, ay), (bx, by) = centres[a], centres[b]
+        passages.append(((ax + bx) / 2, (ay + by) / 2, float(bool(doors & {(a, b), (b, a)}))))
+    return Facts(middles=tuple((x, y) for x, y in centres), passages=tuple(passages))

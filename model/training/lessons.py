@@ -35,7 +35,8 @@ class Lesson:
 
 
 _EASY = {
-    "shapes": 2.0, "counting/easy": 2.0, "spatial/easy": 2.0, "reading/easy": 2.0, "maze/easy": 2.0, "path_tracing/easy": 1.5,
+    "shapes": 2.0, "counting/easy": 2.0, "spatial/easy": 2.0, "reading/easy": 2.0, "maze/easy": 2.0,
+    "path_tracing/easy": 1.5,
 }  # fmt: skip
 _ALL = {
     "shapes": 1.5, "counting/easy": 2.0, "counting/medium": 2.0, "spatial/easy": 1.0, "spatial/medium": 1.5,

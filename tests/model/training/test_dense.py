@@ -21,6 +21,13 @@ def test_patches_inside_a_thing_are_its_own_and_one_cell_has_its_centre() -> Non
     assert cells.classes[0, :3].tolist() == [5, 2, UNKNOWN]
 
 
+def test_a_patch_of_a_price_is_asked_for_the_character_printed_there() -> None:
+    tag = Facts((Fact((10.0, 0.0, 60.0, 10.0), 5, print=((0.3, 7), (0.6, 10), (0.95, 2))),))
+    asked = targets_of(tag, SCALE, 10, 10, owns_centre=False).classes[:10, 3].tolist()
+    #                       x  5        15 25 35  45 55      of the tag's 50: 0.1, 0.3, 0.5, 0.7, 0.9
+    assert asked == [UNKNOWN, 7, 7, 10, 2, 2, *[UNKNOWN] * 4]
+
+
 def test_a_maze_is_asked_where_its_middles_and_passages_are() -> None:
     maze = Facts(middles=((25.0, 25.0),), passages=((55.0, 25.0, 1.0), (25.0, 55.0, 0.0)))
     targets = targets_of(maze, SCALE, 10, 10, owns_centre=False)
@@ -37,7 +44,7 @@ def test_a_head_that_says_the_truth_has_no_loss_and_one_class_off_costs() -> Non
         for parameter in head.parameters():
             parameter.zero_()
         head.out.bias[0] = -30.0  # nothing anywhere
-        empty, parts = head(torch.zeros(1, 8, 8), targets, 2, 4)
+        _, parts = head(torch.zeros(1, 8, 8), targets, 2, 4)
         assert parts["there"] > 3
         head.out.bias[0] = 30.0
         head.kinds.bias[5], head.kinds.bias[CLASSES[0] + 2] = 30.0, 30.0

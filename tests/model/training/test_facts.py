@@ -6,7 +6,7 @@ import pytest
 
 from model.tasks.scenes import COLORS
 from model.tasks.suites import SUITES
-from model.training.facts import NO_DIGIT, NOUNS, TAG, UNKNOWN, facts_of
+from model.training.facts import CHARACTERS, NOUNS, TAG, UNKNOWN, facts_of
 
 LEVELS = [(name, level) for name, suite in SUITES.items() for level in suite.levels if level != "nightmare"]
 
@@ -26,18 +26,18 @@ def test_things_carry_their_noun_and_colour() -> None:
     assert said == [(thing["noun"], thing["color"]) for thing in case.truth["things"]]
 
 
-def test_a_price_tag_tells_its_digits_and_another_tag_none() -> None:
+def test_a_price_tag_tells_its_characters_and_another_tag_none() -> None:
     seen = 0
     for seed in range(20):
         case = SUITES["reading"].case(seed, "medium", "train")
         tags = [fact for fact in facts_of(case).things if NOUNS[fact.noun] == TAG]
         for product, tag in zip(case.truth["shelf"], tags, strict=True):
             text = product["text"].lstrip("$€£")
-            if "." in text:
-                assert "".join("" if digit == NO_DIGIT else str(digit) for digit in tag.digits) == text.replace(".", "")
-                seen += 1
-            else:
-                assert set(tag.digits) == {UNKNOWN}
+            said = "".join(CHARACTERS[which] for _, which in tag.print if which != UNKNOWN)
+            assert said == (text if "." in text else "")
+            ends = [end for end, _ in tag.print]
+            assert ends == sorted(ends) and all(0 < end < 1 for end in ends)
+            seen += bool(said)
     assert seen > 20
 
 

@@ -54,7 +54,8 @@ def test_a_layer_that_compresses_otherwise_begins_with_the_means_of_its_keys(tmp
     config = replace(model.config, compress_ratios=(0, 16, 4, 4))
     child = tiny_model(config, seed=1)
     missing = inherit(child, Tokenizer(tmp_path), tmp_path)
-    assert {name.split(".")[1] for name in missing} == {"1", "2"} and all("compressor" in each or "indexer" in each for each in missing)
+    assert {name.split(".")[1] for name in missing} == {"1", "2"}
+    assert all("compressor" in name or "indexer" in name for name in missing)
     attention = list(child.each_layer())[2].attn
     assert torch.equal(attention.compressor.wkv.weight, attention.wkv.weight.repeat(2, 1))
     own = list(model.each_layer())[2].attn
