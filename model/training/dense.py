@@ -25,8 +25,8 @@ MOST_PLACES = 32  # rows or columns of the largest grid that is trained on
 class DenseTargets:
     """What each place of a grid is asked, of one image [N, ..] or of several [B, N, ..].
 
-    `present` float: is a thing here; `classes` int64 [.., 4]: noun, colour, size, and the character of a price that is
-    printed here (`UNKNOWN`: not asked);
+    `present` float: is a thing here (-1: not asked); `classes` int64 [.., 4]: noun, colour, size, and the character of
+    a price that is printed here (`UNKNOWN`: not asked);
     `boxes` float [.., 4]: its box, as shares of the grid's extent. Of mazes: `middle` float [.., 3]: is the middle of
     a maze's cell here (-1: not asked), and how far from the place's own middle, in places; `passage` float: is what
     lies here open (1), closed (0), or not asked (-1).
@@ -50,15 +50,16 @@ class DenseTargets:
 
 
 def targets_of(
-    facts: Facts, scale: tuple[float, float], rows: int, columns: int, owns_centre: bool
+    facts: Facts | None, scale: tuple[float, float], rows: int, columns: int, owns_centre: bool
 ) -> DenseTargets:
     """Targets on a `rows` x `columns` grid; `scale`: what a pixel is, as a share of the grid's extent (x, y).
 
     A patch belongs to the thing that its centre lies in; with `owns_centre`, a (larger) cell to the thing whose centre
-    lies in it. Of two things the later has it.
+    lies in it. Of two things the later has it. Without facts nothing is asked.
     """
     count = rows * columns
-    present, passage = np.zeros(count, np.float32), np.full(count, -1, np.float32)
+    present, passage = np.full(count, -1 if facts is None else 0, np.float32), np.full(count, -1, np.float32)
+    facts = facts or Facts()
     classes, boxes = np.full((count, len(CLASSES)), UNKNOWN, np.int64), np.zeros((count, 4), np.float32)
     middle = np.full((count, 3), -1 if not facts.middles else 0, np.float32)
     centre_y, centre_x = np.divmod(np.arange(count), columns)
@@ -111,8 +112,12 @@ class DenseHead(nn.Module):
         place_x = torch.arange(columns, device=device).repeat(rows)
         places = torch.stack([place_y, place_x], dim=1)
         places = places if order is None else places[order]
-        loss_there = F.binary_cross_entropy_with_logits(presence[..., 0], targets.present)
-        loss, parts = 4 * loss_there, {"there": loss_there.item()}
+        loss, parts = presence.new_zeros(()), {}
+        asked_presence = targets.present >= 0
+        if bool(asked_presence.any()):
+            guess = presence[..., 0][asked_presence]
+            wrong = F.binary_cross_entropy_with_logits(guess, targets.present[asked_presence])
+            loss, parts = 4 * wrong, {"there": wrong.item()}
         there = targets.present > 0
         if bool(there.any()):
             kinds = self.kinds(features_BNV[there]).split(CLASSES, dim=-1)

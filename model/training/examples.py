@@ -5,7 +5,10 @@ Shapes: T tokens that are read, P patches, C cells (IMAGE slots) of the image.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
 
 import torch
 from PIL import Image
@@ -13,7 +16,7 @@ from torch import Tensor
 
 from ..config import Config
 from ..image import Geometry, plan, span, to_patches
-from ..prompt import Tokenizer
+from ..prompt import END_THINK, Tokenizer
 from ..tasks import shapes
 from ..tasks.scenes import draw
 from ..tasks.suites import suite_of
@@ -22,6 +25,7 @@ from .facts import Facts, facts_of, of_things
 
 IGNORE = -100  # label of a token that is not learnt
 NOWHERE = -1  # of a token that need not look at any one cell
+CASES = "cases:"  # before the folder of a source of other people's cases
 SHAPES_LESSON = "shapes"  # the source that asks all four kinds of question about scenes of shapes
 CANVASES = ((168, 168), (252, 252), (320, 240), (240, 320), (300, 200), (200, 300), (320, 180))
 _SHAPES_COUNT = (1, 6)
@@ -52,11 +56,16 @@ class Material:
     image: Image.Image
     question: str
     response: str
-    facts: Facts
+    facts: Facts | None  # None: nobody knows what is on the image, so nothing is asked of its places
 
 
 def material(source: str, seed: int) -> Material:
-    """The training case of a source and seed: "shapes", or suite/level as in "counting/easy"."""
+    """The training case of a source and seed: "shapes", suite/level as in "counting/easy", or "cases:FOLDER".
+
+    A folder holds cases as docs/cases.md describes them; a seed takes one of them, whatever their number.
+    """
+    if source.startswith(CASES):
+        return _from_folder(Path(source.removeprefix(CASES)), seed)
     if source == SHAPES_LESSON:
         rng = shapes.scene_rng(seed, "train")
         width, height = CANVASES[int(rng.integers(len(CANVASES)))]
@@ -65,6 +74,26 @@ def material(source: str, seed: int) -> Material:
     name, _, level = source.partition("/")
     case = suite_of(name).case(seed, level, "train")
     return Material(case.image, case.question, case.response, facts_of(case))
+
+
+def _from_folder(folder: Path, seed: int) -> Material:
+    lines = _lines(folder)
+    case = json.loads(lines[seed % len(lines)])
+    answer = case["answer"] if isinstance(case["answer"], str) else case["answer"][0]
+    with Image.open(folder / case["image"]) as file:
+        image = file.convert("RGB")
+    return Material(image, case["question"], case.get("response") or f"{END_THINK}{answer}", None)
+
+
+@cache
+def _lines(folder: Path) -> list[str]:
+    path = folder / "cases.jsonl"
+    if not path.is_file():
+        raise ValueError(f"no cases.jsonl in {folder}; docs/cases.md says what a folder of cases holds")
+    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    if not lines:
+        raise ValueError(f"{path} holds no case; give a folder with at least one")
+    return lines
 
 
 def encode(made: Material, config: Config, tokenizer: Tokenizer) -> Example:
@@ -94,7 +123,8 @@ def encode(made: Material, config: Config, tokenizer: Tokenizer) -> Example:
         (patch, geometry.rows * 3, geometry.columns * 3, False), (cell, geometry.rows, geometry.columns, True)
     ):  # fmt: skip
         scale = (width / geometry.width / (columns * side), height / geometry.height / (rows * side))
-        dense.append(targets_of(_moved(made.facts, geometry), scale, rows, columns, owns))
+        facts = None if made.facts is None else _moved(made.facts, geometry)
+        dense.append(targets_of(facts, scale, rows, columns, owns))
     return Example(
         geometry,
         to_patches(made.image, geometry, config),

@@ -65,3 +65,9 @@ def test_a_relative_head_reads_boxes_from_the_middle_of_each_place() -> None:
     patches = [(0.15 + 0.1 * column, 0.25 + 0.1 * row) for row in range(4) for column in range(2)]
     off = [abs(edge - (x, y)[i % 2]) for x, y in patches for i, edge in enumerate((0.1, 0.2, 0.3, 0.6))]
     assert abs(parts["box"] - sum(off) / len(off)) < 1e-5
+
+
+def test_where_nothing_is_known_a_tower_is_asked_nothing() -> None:
+    targets = DenseTargets.stack([targets_of(None, SCALE, 2, 4, owns_centre=True)])
+    loss, parts = DenseHead(8, relative=True)(torch.randn(1, 8, 8), targets, 2, 4)
+    assert float(loss) == 0.0 and parts == {}

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from model.config import Config
 from model.image import span
@@ -67,3 +70,26 @@ def test_seeds_give_their_own_examples_and_the_same_seed_the_same() -> None:
     first, again, other = (material("maze/easy", seed) for seed in (1, 1, 2))
     assert first.response == again.response and first.image.tobytes() == again.image.tobytes()
     assert first.response != other.response
+
+
+def test_a_folder_of_cases_is_a_source_too(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    for name, color in (("a", "red"), ("b", "blue")):
+        Image.new("RGB", (64, 64), color).save(tmp_path / "images" / f"{name}.png")
+    cases = [
+        {"id": "1", "image": "images/a.png", "question": "what color?", "answer": ["red", "scarlet"]},
+        {"id": "2", "image": "images/b.png", "question": "what color?", "answer": "blue", "response": "so</think>blue"},
+    ]
+    (tmp_path / "cases.jsonl").write_text("".join(json.dumps(case) + "\n\n" for case in cases))
+    made = [material(f"cases:{tmp_path}", seed) for seed in (0, 1, 2)]
+    assert [each.response for each in made] == ["</think>red", "so</think>blue", "</think>red"]
+    example = encode(made[0], CONFIG, TOKENIZER)
+    assert bool((example.patch_targets.present == -1).all()) and bool((example.cell_targets.passage == -1).all())
+
+
+@pytest.mark.parametrize("content", [None, "\n"])
+def test_a_folder_without_cases_is_refused(tmp_path: Path, content: str | None) -> None:
+    if content is not None:
+        (tmp_path / "cases.jsonl").write_text(content)
+    with pytest.raises(ValueError, match=r"cases\.jsonl"):
+        material(f"cases:{tmp_path}", 0)
