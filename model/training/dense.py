@@ -17,7 +17,7 @@ from ..tasks.scenes import COLORS, SIZES
 from .facts import CHARACTERS, NOUNS, UNKNOWN, Facts
 
 CLASSES = (len(NOUNS), len(COLORS), len(SIZES), len(CHARACTERS))
-_CLASS_NAMES = ("noun", "color", "size", "print")
+_CLASS_WEIGHTS = {"noun": 1.0, "color": 1.0, "size": 1.0, "print": 3.0}  # print is small, and slow to be learnt
 MOST_PLACES = 32  # rows or columns of the largest grid that is trained on
 
 
@@ -122,11 +122,11 @@ class DenseHead(nn.Module):
         if bool(there.any()):
             kinds = self.kinds(features_BNV[there]).split(CLASSES, dim=-1)
             asked = targets.classes[there]
-            for name, guess, wanted in zip(_CLASS_NAMES, kinds, asked.T, strict=True):
+            for (name, weight), guess, wanted in zip(_CLASS_WEIGHTS.items(), kinds, asked.T, strict=True):
                 known = wanted != UNKNOWN
                 if bool(known.any()):
                     wrong = F.cross_entropy(guess[known], wanted[known])
-                    loss, parts = loss + wrong, parts | {name: wrong.item()}
+                    loss, parts = loss + weight * wrong, parts | {name: wrong.item()}
             due = targets.boxes
             if self.relative:
                 extent = torch.tensor([rows, columns], device=device)
