@@ -1,0 +1,69 @@
+"""The command line of training: what it trains, writes and begins with."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from model import weights
+from model.training import command
+from model.training.lessons import SCHOOL, Lesson
+from tests.conftest import DEFAULT_CHECKPOINT
+from tests.model.training.test_supervised import CONFIG
+from tests.tiny import tiny_model
+
+ONE_LESSON = (Lesson("trial", 2, {"shapes": 1.0}, batch_tokens=600),)
+
+
+@pytest.fixture
+def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a small configuration, and a school of one short lesson."""
+    folder = tmp_path / "base"
+    folder.mkdir()
+    shutil.copy(DEFAULT_CHECKPOINT / "tokenizer.json", folder)
+    (folder / "config.json").write_text(json.dumps(CONFIG.to_dict()))
+    monkeypatch.setattr(command, "SCHOOL", ONE_LESSON)
+    return folder
+
+
+def run(base: Path, *more: str) -> None:
+    command.main(["--config", str(base), "--state", str(base.parent / "state"), "--threads", "1", *more])
+
+
+def test_a_training_leaves_a_checkpoint_that_loads_and_can_be_written_again(base: Path) -> None:
+    run(base)
+    trained = weights.load(base.parent / "state" / "checkpoint").state_dict()
+    run(base, "--export", "--checkpoint", str(base.parent / "again"))
+    again = weights.load(base.parent / "again")
+    assert again.image_id is not None  # the tokenizer came along
+    assert all(torch.equal(tensor, trained[name]) for name, tensor in again.state_dict().items())
+
+
+def test_a_new_training_begins_with_another_checkpoint_and_a_resumed_one_does_not(
+    base: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parent = base.parent / "parent"
+    weights.save(tiny_model(CONFIG), parent, torch.float32)
+    shutil.copy(DEFAULT_CHECKPOINT / "tokenizer.json", parent)
+    run(base, "--begin-with", str(parent), "--export", "--checkpoint", str(base.parent / "first"))
+    assert "gave all but nothing" in capsys.readouterr().out
+    theirs, ours = (weights.load(folder).state_dict() for folder in (parent, base.parent / "first"))
+    assert all(torch.allclose(tensor, theirs[name], atol=2e-2, rtol=1e-2) for name, tensor in ours.items())
+    run(base, "--begin-with", str(parent), "--checkpoint", str(base.parent / "second"))
+    capsys.readouterr()
+    run(base, "--begin-with", str(parent), "--export", "--checkpoint", str(base.parent / "third"))
+    assert "gave" not in capsys.readouterr().out
+
+
+def test_the_school_takes_every_suite_and_its_shares_are_of_known_sources() -> None:
+    assert [lesson.answers for lesson in SCHOOL] == [False, True, True]
+    suites = {source.partition("/")[0] for source in SCHOOL[-1].sources}
+    assert suites == {"shapes", "counting", "spatial", "reading", "maze", "path_tracing"}
+
+
+def test_a_shortened_lesson_has_a_step_at_least() -> None:
+    assert [SCHOOL[0].shortened(share).steps for share in (1.0, 0.5, 1e-9)] == [1500, 750, 1]
