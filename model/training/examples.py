@@ -135,7 +135,7 @@ def encode(made: Material, config: Config, tokenizer: Tokenizer) -> Example:
         torch.tensor([False] * (before + 1) + taught.in_label[:-1]),
         torch.tensor([False] * before + taught.about),
         dense[0],
-        dense[1].in_order(torch.tensor(layout.order)),
+        _framed(dense[1], geometry, cell).in_order(torch.tensor(layout.order)),
     )
 
 
@@ -159,6 +159,14 @@ def _moved(facts: Facts, geometry: Geometry) -> Facts:
         tuple((x + dx, y + dy) for x, y in facts.middles),
         tuple((x + dx, y + dy, is_open) for x, y, is_open in facts.passages),
     )
+
+
+def _framed(cells: DenseTargets, geometry: Geometry, cell_px: int) -> DenseTargets:
+    """Cells whose boxes are shares of the image, as its primitives are, and no longer of the grid of whole cells."""
+    left, top, width, height = geometry.content
+    grid = torch.tensor([geometry.columns * cell_px, geometry.rows * cell_px] * 2)
+    boxes = (cells.boxes * grid - torch.tensor([left, top] * 2)) / torch.tensor([width, height] * 2)
+    return replace(cells, boxes=boxes)
 
 
 class _Taught:

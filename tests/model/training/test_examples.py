@@ -66,6 +66,17 @@ def test_a_box_is_about_the_label_before_it() -> None:
     assert bool((example.about_T & (example.look_T != NOWHERE)).sum() == example.about_T.sum())
 
 
+def test_a_cell_is_asked_for_its_box_as_the_response_would_say_it() -> None:
+    for seed in range(12):
+        made = material("counting/easy", seed)
+        example = encode(made, CONFIG, TOKENIZER)
+        assert made.facts is not None
+        width, height = made.image.size
+        there = example.cell_targets.boxes[example.cell_targets.present > 0] * torch.tensor([width, height] * 2)
+        known = [torch.tensor(fact.box) for fact in made.facts.things]
+        assert all(min(float((box - fact).abs().max()) for fact in known) < 1e-2 for box in there)
+
+
 def test_seeds_give_their_own_examples_and_the_same_seed_the_same() -> None:
     first, again, other = (material("maze/easy", seed) for seed in (1, 1, 2))
     assert first.response == again.response and first.image.tobytes() == again.image.tobytes()
