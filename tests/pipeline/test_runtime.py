@@ -43,9 +43,9 @@ from pipeline.runtime import ray_runtime
 from pipeline.settings import Settings
 
 with ray_runtime(Settings()):
-    resident = ray.remote(num_cpus=0)(type("Resident", (), {"here": lambda self: None}))
-    residents = [resident.remote() for _ in range(os.cpu_count())]  # as many as workers that Ray keeps in any case
-    ray.get([one.here.remote() for one in residents])
+    kind = ray.remote(num_cpus=ray.cluster_resources()["CPU"])(type("Resident", (), {"here": lambda self: None}))
+    resident = kind.remote()  # it takes all CPUs, for which Ray would keep workers in any case
+    ray.get(resident.here.remote())
     task = ray.remote(num_cpus=0)(lambda: os.getpid())
     first = ray.get(task.remote())
     time.sleep(4)
