@@ -206,29 +206,28 @@ class NativeEngine:
             for number, (sequence, tail) in enumerate(zip(job.sequences, job.tails, strict=True)):
                 place = self.grammar.start("thinking", job.decisions[number].point)
                 prompt_tokens = len(job.prefix_ids) + len(tail)
-                self.scheduler.running.append(Running(job, number, sequence, place, prompt_tokens, tail))
+                choice = self.grammar.choice(place, job.max_output_tokens)
+                self.scheduler.running.append(Running(job, number, sequence, place, choice, prompt_tokens, tail))
 
     def _choose(self, questions: list[Running], logits_BV: Tensor) -> None:
         """The next token of each question, and those after it that the grammar forces, are due next."""
-        masks = [self.grammar.row(q.place, q.job.max_output_tokens - len(q.output)) for q in questions]
-        draws = [q.draw() for q in questions]
+        masks, draws = [q.choice.row for q in questions], [q.draw() for q in questions]
         tokens, log_probabilities = choose(logits_BV, self.grammar.table, masks, draws)
         for question, token, log_probability in zip(questions, tokens, log_probabilities, strict=True):
             question.log_probability += log_probability
             question.choices += 1
             question.due = []
             self._append(question, token)
-            while not question.done and (forced := self._forced(question)) is not None:
-                self._append(question, forced)
-
-    def _forced(self, question: Running) -> int | None:
-        return self.grammar.forced(question.place, question.job.max_output_tokens - len(question.output))
+            while not question.done and question.choice.only is not None:
+                self._append(question, question.choice.only)
 
     def _append(self, question: Running, token: int) -> None:
         question.place = self.grammar.advance(question.place, token)
         if not question.place.finished:
             question.output.append(token)
             question.due.append(token)
+            if (remaining := question.job.max_output_tokens - len(question.output)) > 0:
+                question.choice = self.grammar.choice(question.place, remaining)
 
     def _count(self, running: list[Running], admitted: list[Job], unseen: int) -> None:
         stats = self._stats

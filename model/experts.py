@@ -26,8 +26,8 @@ class Gate(nn.Module):
         self.bias_vl = nn.Parameter(torch.zeros(config.n_routed_experts), requires_grad=False)
         if hashed:
             # Spread token ids evenly; a released checkpoint brings its own table.
-            ids = torch.arange(config.vocab_size)[:, None] * config.num_experts_per_tok
-            table = (ids + torch.arange(config.num_experts_per_tok)) % config.n_routed_experts
+            visits = torch.arange(config.vocab_size * config.num_experts_per_tok, device="cpu")
+            table = (visits % config.n_routed_experts).view(config.vocab_size, config.num_experts_per_tok)
             self.register_buffer("tid2eid", table)
 
     def forward(self, x_NH: Tensor, ids_N: Tensor) -> tuple[Tensor, Tensor]:

@@ -67,9 +67,11 @@ class State(NamedTuple):
         return self.phase is Phase.FINISHED
 
 
-class _Choice(NamedTuple):
-    row: int  # of the table of masks
-    only: int | None  # the one allowed token, when there is just one
+class Choice(NamedTuple):
+    """What may come next: a row of the grammar's `table`, and the one allowed token when there is just one."""
+
+    row: int
+    only: int | None
 
 
 class _List(NamedTuple):
@@ -121,8 +123,8 @@ class Grammar:
         self._masks = 0
         labels = [i for i, spelled in self._bytes.items() if not any(byte in _NOT_IN_LABELS for byte in spelled)]
         self._text = self._mask(list(self._bytes))
-        self._free: dict[tuple[bool, bool, int, bytes], _Choice] = {}
-        self._at_least: dict[int, _Choice] = {}
+        self._free: dict[tuple[bool, bool, int, bytes], Choice] = {}
+        self._at_least: dict[int, Choice] = {}
         self._single = {i: self._choice([i]) for i in (self._open_id, self._comma_id, self._end_id)}
         self._single |= {entries.end_id: self._choice([entries.end_id]) for entries in self._lists.values()}
         self._separator = self._choice([self._next_id, self._end_id])
@@ -143,25 +145,17 @@ class Grammar:
         `remaining` is how many tokens the response may still have, this one included, at least 1; always given
         honestly (one less each step) there is always a token allowed, and at 0 everything opened has been closed.
         """
-        row = self._choices(state, remaining).row  # which may make the table longer
+        row = self.choice(state, remaining).row  # which may make the table longer
         return self.table[row]
-
-    def row(self, state: State, remaining: int) -> int:
-        """The row of `table` that `allowed` gives."""
-        return self._choices(state, remaining).row
 
     @property
     def table(self) -> torch.Tensor:
         """Every mask asked for so far [rows, vocab_size] bool, the unused rows at the end false."""
         return self._table
 
-    def forced(self, state: State, remaining: int) -> int | None:
-        """The next token when only one is allowed, so that it need not be sampled; else None."""
-        return self._choices(state, remaining).only
-
     def advance(self, state: State, token_id: int) -> State:
         """The state after `token_id`, which must be allowed."""
-        row = self._choices(state, _UNBOUNDED).row
+        row = self.choice(state, _UNBOUNDED).row
         assert 0 <= token_id < self.vocab_size and self._rows[row, token_id], (state, token_id)
         if state.phase is Phase.FREE:
             return self._advance_free(state, token_id)
@@ -189,8 +183,9 @@ class Grammar:
             return outstanding + self._lists[state.phase].tokens - state.step
         return outstanding
 
-    def _choices(self, state: State, remaining: int) -> _Choice:
-        assert not state.finished, state
+    def choice(self, state: State, remaining: int) -> Choice:
+        """What `allowed` gives, as a row of `table`; its one token, if it is one, need not be sampled."""
+        assert state.phase is not Phase.FINISHED, state
         room = remaining - self.closing_tokens(state)  # tokens to spare beyond those that close
         assert remaining >= 1 and room >= 0, (state, remaining)
         if state.phase is Phase.FREE:
@@ -209,7 +204,7 @@ class Grammar:
             return self._single[entries.end_id]
         if state.step % 2 == 0:
             return self._single[self._open_id if state.step == 0 else self._comma_id]
-        return self._numbers_from({5: state.first, 7: state.second}.get(state.step, 0))
+        return self._numbers_from(state.first if state.step == 5 else state.second if state.step == 7 else 0)
 
     def _advance_free(self, state: State, token_id: int) -> State:
         tokens = self._tokenizer
@@ -225,7 +220,7 @@ class Grammar:
         tail = text[angle:] if angle >= 0 and text[angle:] in _TAG_PREFIXES else b""
         return state if tail == state.tail else state._replace(tail=tail)
 
-    def _free_choice(self, answering: bool, pointing: bool, room: int, tail: bytes) -> _Choice:
+    def _free_choice(self, answering: bool, pointing: bool, room: int, tail: bytes) -> Choice:
         """Free text and the tags for which there is room, without tokens that complete a tag begun by `tail`."""
         tokens = self._tokenizer
         mask = self._text.clone() if room >= 1 else self._mask([])
@@ -240,19 +235,19 @@ class Grammar:
         mask[tokens.point_id] = pointing and room >= 1 + self._lists[Phase.POINT].tokens
         return self._choice(mask.nonzero().flatten().tolist())
 
-    def _numbers_from(self, least: int) -> _Choice:
+    def _numbers_from(self, least: int) -> Choice:
         choice = self._at_least.get(least)
         if choice is None:
             choice = self._at_least[least] = self._choice(self._tokenizer.number_ids[least:NUMBERS])
         return choice
 
-    def _choice(self, ids: list[int]) -> _Choice:
+    def _choice(self, ids: list[int]) -> Choice:
         if self._masks == len(self._table):
             self._table = torch.cat([self._table, torch.zeros_like(self._table)])
             self._rows = self._table.numpy()
         self._table[self._masks] = self._mask(ids)
         self._masks += 1
-        return _Choice(self._masks - 1, ids[0] if len(ids) == 1 else None)
+        return Choice(self._masks - 1, ids[0] if len(ids) == 1 else None)
 
     def _mask(self, ids: list[int]) -> torch.Tensor:
         mask = torch.zeros(self.vocab_size, dtype=torch.bool)

@@ -39,13 +39,13 @@ def rope_frequencies(config: Config, compressed: bool) -> Tensor:
     `compress_rope_theta`, stretched by YaRN: pairs that turn often keep their frequency, pairs that turn less than
     once within the original context are slowed by `factor`, with a linear ramp between (reference section 6.1).
     """
-    width = config.qk_rope_head_dim
+    width, cpu = config.qk_rope_head_dim, torch.device("cpu")  # on "meta" it would import torch's compiler
     theta = config.compress_rope_theta if compressed else config.rope_theta
-    frequencies = 1.0 / theta ** (torch.arange(0, width, 2, dtype=torch.float32) / width)
+    frequencies = 1.0 / theta ** (torch.arange(0, width, 2, dtype=torch.float32, device=cpu) / width)
     if not compressed or config.rope_scaling is None:
         return frequencies
     low, high = _yarn_range(config.rope_scaling, width, theta)
-    ramp = ((torch.arange(width // 2, dtype=torch.float32) - low) / (high - low)).clamp(0, 1)
+    ramp = ((torch.arange(width // 2, dtype=torch.float32, device=cpu) - low) / (high - low)).clamp(0, 1)
     return frequencies / config.rope_scaling.factor * ramp + frequencies * (1 - ramp)
 
 

@@ -14,14 +14,13 @@ from concurrent.futures import ThreadPoolExecutor, wait
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .cache import Cache, CachedSequence
 from .image import plan, span
 from .kernels import attention, streams
 from .packed_attention import Blocks, Pass
-from .packed_layer import PackedLayer, arrays
+from .packed_layer import PackedLayer, arrays, by_input
 from .packed_vision import PackedVision
 from .runner import Feed, Picture
 from .vision_language_model import VisionLanguageModel
@@ -39,7 +38,7 @@ class PackedRunner:
         self.layers = [PackedLayer(layer, pool) for layer, pool in zip(model.each_layer(), cache.layers, strict=True)]
         self._frequencies = {layer.compressed: torch.from_numpy(layer.frequencies) for layer in self.layers}
         self._collapse = arrays(model.hc_head_fn, model.hc_head_base, model.hc_head_scale, model.norm.weight)
-        self._head = model.head.weight.float()  # logits in bf16 would be full of ties
+        self._head = by_input(model.head.weight.float())  # logits in bf16 would be full of ties
         # One core a thread: torch's own threads would wait for each other many times a layer. The setting reaches
         # beyond the thread that makes it (MKL has one for the process), so close() takes it back.
         self._threads_before, self._shares = torch.get_num_threads(), threads
@@ -91,7 +90,7 @@ class PackedRunner:
         hidden = torch.empty(len(kept), self.config.hidden_size)
         eps = np.float32(self.config.hc_eps), np.float32(self.config.rms_norm_eps)
         streams.collapse(kept.numpy(), *self._collapse, *eps, hidden.numpy())
-        logits[rows] = F.linear(hidden, self._head)
+        logits[rows] = hidden @ self._head
 
     def _embed(self, feeds: list[Feed], batch: Pass) -> Tensor:
         seen = [feed.picture.features for feed in feeds if feed.picture and feed.picture.features is not None]

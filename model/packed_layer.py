@@ -46,7 +46,7 @@ class PackedLayer:
             one.kv_at = sum(map(len, readers))
             one.gate_at = one.kv_at + len(one.module.wkv.weight)
             readers += [one.module.wkv.weight, one.module.wgate.weight]
-        self.readers, self.ranked = torch.cat(readers), torch.cat(ranked)
+        self.readers, self.ranked, self.wo_b = by_input(*readers), by_input(*ranked), by_input(attn.wo_b.weight)
         self.groups = attn.wo_a.weight.unflatten(0, (attn.wo_a.groups, -1)).transpose(1, 2).contiguous()  # [G, in, out]
         self.q_norm, self.kv_norm, self.sink = arrays(attn.q_norm.weight, attn.kv_norm.weight, attn.attn_sink)
         self.open_attn = arrays(layer.hc_attn_fn, layer.hc_attn_base, layer.hc_attn_scale, layer.attn_norm.weight)
@@ -77,7 +77,7 @@ class PackedLayer:
         config, heads, width = self.config, self.config.num_attention_heads, self.config.head_dim
         rows, tokens = blocks.rows, len(batch.ids)
         cos, sin = batch.turns[self.compressed]
-        projected = cells(F.linear(x_NH, self.readers))[:tokens]
+        projected = cells(x_NH @ self.readers)[:tokens]
         keys = torch.empty(tokens, width, dtype=self.dtype)
         rms_norm(projected, config.q_lora_rank, self.kv_norm, self.eps, cells(keys))
         rotate(cells(keys), 0, 1, width, cos, sin)
@@ -89,7 +89,7 @@ class PackedLayer:
             )  # fmt: skip
         rank_RQ = rows_of(len(rows), config.q_lora_rank, self.dtype)
         rms_norm(projected if len(rows) == tokens else projected[rows], 0, self.q_norm, self.eps, cells(rank_RQ))
-        query = cells(F.linear(rank_RQ, self.ranked))[: len(rows)]
+        query = cells(rank_RQ @ self.ranked)[: len(rows)]
         turns = (cos, sin) if len(rows) == tokens else (cos[rows], sin[rows])
         normalise_heads(query, heads, width, self.eps)
         rotate(query, 0, heads, width, *turns)
@@ -99,7 +99,7 @@ class PackedLayer:
         attention.keep(cells(keys), batch.offsets, batch.starts, batch.slots, self.raw)
         inner = heads * width // len(self.groups)
         low_rank = [out[:, g * inner : (g + 1) * inner] @ weight for g, weight in enumerate(self.groups)]
-        return F.linear(torch.cat(low_rank, dim=1), self.attn.wo_b.weight)
+        return torch.cat(low_rank, dim=1) @ self.wo_b
 
     def _choose_entries(
         self, query: Array, projected: Array, batch: Pass, rows: Array, turns: tuple[Array, Array]
@@ -142,8 +142,8 @@ class Experts:
         every = [*layer.ffn.experts, layer.ffn.shared_experts]
         for expert in every:
             assert isinstance(expert, Expert), f"a {type(expert).__name__} among the experts"
-        self.first = [torch.cat([expert.w1.weight, expert.w3.weight]).T for expert in every]  # of [H, 2I]
-        self.second = [expert.w2.weight.T for expert in every]
+        self.first = [by_input(expert.w1.weight, expert.w3.weight) for expert in every]  # of [H, 2I]
+        self.second = [by_input(expert.w2.weight) for expert in every]
         self.bias, self.bias_vl = arrays(self.gate.bias, self.gate.bias_vl)
         k = self.config.num_experts_per_tok
         self.table = self.gate.tid2eid.numpy() if self.gate.hashed else np.zeros((1, k), np.int64)
@@ -192,6 +192,13 @@ def rows_of(count: int, width: int, dtype: torch.dtype) -> Tensor:
     """Room for rows of activations, and for as many more as the step asks."""
     step = step_of(dtype)
     return torch.empty(-(-count // step) * step, width, dtype=dtype)
+
+
+def by_input(*weights: Tensor) -> Tensor:
+    """Weights of the same input, stacked, as [in, out]. In fp32 they are laid out so, which makes products of up to
+    some hundred rows 5 to 35 % faster; in bf16 it gains nothing, and the copies would be a second model."""
+    stacked = torch.cat(weights) if len(weights) > 1 else weights[0]
+    return stacked.T.contiguous() if stacked.dtype == torch.float32 else stacked.T
 
 
 def arrays(*tensors: Tensor) -> tuple[Array, ...]:

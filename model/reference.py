@@ -37,7 +37,7 @@ def generate(
     place = grammar.start("thinking", pointing)
     response: list[int] = []
     while len(response) < max_output_tokens:
-        row = grammar.row(place, max_output_tokens - len(response))
+        row = grammar.choice(place, max_output_tokens - len(response)).row
         (token,), _ = choose(model.head(hidden[:, -1]), grammar.table, [row], [sampling.draw(number, len(response))])
         place = grammar.advance(place, token)
         if place.finished:

@@ -38,7 +38,7 @@ class Sampling:
     def draw(self, question: int, place: int) -> Draw:
         """What decides one token: of which question of the request, at which place of its response."""
         if self.temperature == 0:
-            return Draw(0.0, 1.0, 0.0)
+            return _LIKELIEST
         # A generator of its own for each token: forks, preemptions and batches can't shift it. Seeded by a text, Python
         # hashes it the same on every machine.
         return Draw(self.temperature, self.top_p, random.Random(f"{self.seed}/{question}/{place}").random())
@@ -53,6 +53,9 @@ class Draw(NamedTuple):
     temperature: float
     top_p: float
     uniform: float
+
+
+_LIKELIEST = Draw(0.0, 1.0, 0.0)
 
 
 def choose(

@@ -11,7 +11,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 from .cache import Cache, CachedSequence, Footprint
-from .grammar import State
+from .grammar import Choice, State
 from .pointing import Decision
 from .request import Completion
 from .runner import Picture
@@ -29,6 +29,7 @@ class Running:
     number: int  # which question of its request
     sequence: CachedSequence
     place: State
+    choice: Choice  # what the grammar allows there
     prompt_tokens: int
     due: list[int]  # ids that the model has not read yet: its own words, then what was chosen last
     output: list[int] = field(default_factory=list)

@@ -21,7 +21,6 @@ from torch import Tensor
 
 from .checkpoint import INDEX, KINDS, Stored, contents, shards, write_shards
 from .config import Config
-from .layers import rope_frequencies
 from .prompt import IMAGE
 from .quantization import (
     FP8_BLOCK,
@@ -91,7 +90,7 @@ def load(
         else:
             given[name].zero_()
     model.load_state_dict(given, assign=True)
-    _fill_buffers(model, config, torch.device(device))
+    model.to(device)  # what no checkpoint holds, the rotations' frequencies
     model.skipped_draft_tensors = len(draft)
     model.image_id = _placeholder(folder)
     return model.eval().requires_grad_(False)
@@ -265,12 +264,6 @@ def _fill(target: Tensor, source: _Source) -> None:
         elif target.dtype == torch.uint8:
             block = block.view(torch.uint8)  # packed codes and scales as they are: a cast would change them
         target[first:stop].copy_(block)
-
-
-def _fill_buffers(model: VisionLanguageModel, config: Config, device: torch.device) -> None:
-    """Make the buffers that no checkpoint holds, which the meta device left empty."""
-    for layer in model.each_layer():
-        layer.attn.frequencies = rope_frequencies(config, compressed=layer.attn.ratio > 0).to(device)
 
 
 def _placeholder(folder: Path) -> int | None:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import faulthandler
+import math
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
 _GRACE_SECONDS = 60.0  # beyond the deadline of an image, for an event loop that stands still
+_REARM_SECONDS = 1.0  # of that: arming the watch starts a thread, so it is not done at every step of every image
 
 
 class Room:
@@ -54,6 +57,7 @@ class Watch:
     def __init__(self, image_seconds: float) -> None:
         self._seconds = image_seconds + _GRACE_SECONDS
         self._in_flight = 0
+        self._armed = -math.inf
 
     @contextlib.contextmanager
     def over(self, images: int) -> Iterator[None]:
@@ -66,10 +70,12 @@ class Watch:
             self.saw_progress()
 
     def saw_progress(self) -> None:
-        if self._in_flight:
-            faulthandler.dump_traceback_later(self._seconds, exit=True)
-        else:
+        if not self._in_flight:
             faulthandler.cancel_dump_traceback_later()
+            self._armed = -math.inf
+        elif (now := time.monotonic()) - self._armed >= _REARM_SECONDS:
+            faulthandler.dump_traceback_later(self._seconds, exit=True)
+            self._armed = now
 
 
 class ByteGate:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import io
 import tempfile
 import time
@@ -117,6 +118,7 @@ def engine_speed(
         for request in shared
         for number, question in enumerate(request.questions)
     ]
+    gc.freeze()  # as in an actor
     try:
         timed = repeat(lambda: asyncio.run(_answer_all(engine, requests)))
         before = engine.stats()
@@ -124,6 +126,7 @@ def engine_speed(
         one_each = median(seconds for seconds, _ in repeat(lambda: asyncio.run(_answer_all(engine, separate))))
     finally:
         engine.close()
+        gc.unfreeze()
     seconds, completions = median(seconds for seconds, _ in timed), timed[0][1]
     every = [completion for of_image in completions for completion in of_image]
     figures = {

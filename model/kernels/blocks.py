@@ -13,6 +13,8 @@ import numpy as np
 from .arithmetic import ONE, ZERO, exp, kernel, stored, wide
 from .attention import NOTHING
 
+_LANES = 32
+
 
 @kernel
 def cut(rows, sequence_of, first, last, size, begins, ends, lows, highs):
@@ -94,6 +96,22 @@ def lay(
 
 
 @kernel
+def _largest(line, least, lanes):
+    """The largest of `least` and a multiple of _LANES numbers: one at a time each would wait for the one before."""
+    lanes[:] = least
+    for begin in range(0, line.shape[0], _LANES):
+        part = line[begin : begin + _LANES]
+        for n in range(_LANES):
+            lanes[n] = max(lanes[n], part[n])
+    half = _LANES // 2
+    for n in range(half):
+        lanes[n] = max(lanes[n], lanes[half + n])
+    for n in range(half):
+        least = max(least, lanes[n])
+    return least
+
+
+@kernel
 def soften(logits, scale, sink, rows, first, last, chosen, counts, blocks, begins, ends, lows, highs):
     """Logits [.., size, A, K] of laid blocks become probabilities, in place: zero for what a row does not see.
 
@@ -102,6 +120,7 @@ def soften(logits, scale, sink, rows, first, last, chosen, counts, blocks, begin
     # Loops over all K, a multiple of what a vector holds, instead of over ranges: no remainders, one number at a time.
     most = logits.shape[3]
     weights, sees, hidden = np.empty(most, np.float32), np.empty(most, np.float32), np.empty(most, np.float32)
+    lanes = np.empty(_LANES, np.float32)
     for n in range(blocks.shape[0]):
         block = blocks[n]
         raw = highs[block] + 1 - lows[block]
@@ -114,10 +133,9 @@ def soften(logits, scale, sink, rows, first, last, chosen, counts, blocks, begin
                 sees[k], hidden[k] = ONE, ZERO
             for a in range(logits.shape[2]):
                 line = logits[n, r - begins[block], a]
-                largest = sink[a]
                 for k in range(most):
                     weights[k] = wide(line[k]) * scale + hidden[k]
-                    largest = max(largest, weights[k])
+                largest = _largest(weights, sink[a], lanes)
                 total = exp(sink[a] - largest)
                 for k in range(most):
                     weights[k] = exp(weights[k] - largest) * sees[k]
@@ -144,38 +162,33 @@ def gather(given, blocks, begins, ends, rows, width, cos, sin, out):
 
 
 @kernel
-def _match(asked, source, begin, end, weights, at, line):
+def _match(asked, source, begin, end, weights, at):
     """Products of queries [A, D] with rows begin..end of source: to weights [A, ..] from column `at` on."""
     width = asked.shape[1]
     for k in range(begin, end):
         key = source[k]
-        for d in range(width):
-            line[d] = wide(key[d])
         for a in range(asked.shape[0]):
             match, query = ZERO, asked[a]
             for d in range(width):
-                match += query[d] * line[d]
+                match += query[d] * wide(key[d])
             weights[a, at + k - begin] = match
 
 
 @kernel
-def _give(weights, at, source, begin, end, lines, given):
+def _give(weights, at, source, begin, end, given):
     """Add to given [A, D] rows begin..end of source, weighed by the columns of weights [A, ..] from `at` on."""
     width = given.shape[1]
     for k in range(begin, end, 4):  # four at a time: what is given is loaded and stored a quarter as often
         present = min(4, end - k)
-        for n in range(4):
-            key = source[k + min(n, present - 1)]
-            for d in range(width):
-                lines[n, d] = wide(key[d])
-        one, two, three, four = lines[0], lines[1], lines[2], lines[3]
+        one, two = source[k], source[k + min(1, present - 1)]
+        three, four = source[k + min(2, present - 1)], source[k + min(3, present - 1)]
         here = at + k - begin
         for a in range(given.shape[0]):
             w1, w2 = weights[a, here], weights[a, here + 1] if present > 1 else ZERO
             w3, w4 = weights[a, here + 2] if present > 2 else ZERO, weights[a, here + 3] if present > 3 else ZERO
             total = given[a]
             for d in range(width):
-                total[d] += w1 * one[d] + w2 * two[d] + w3 * three[d] + w4 * four[d]
+                total[d] += w1 * wide(one[d]) + w2 * wide(two[d]) + w3 * wide(three[d]) + w4 * wide(four[d])
 
 
 @kernel
@@ -188,9 +201,10 @@ def attend_alone(
     most = 0
     for block in blocks:
         most = max(most, highs[block] + 1 - lows[block] + counts[begins[block]])
-    weights = np.empty((heads, (most + 31) // 32 * 32), np.float32)
+    weights = np.empty((heads, (most + _LANES - 1) // _LANES * _LANES), np.float32)
     asked, given = np.empty((heads, width), np.float32), np.empty((heads, width), np.float32)
-    picked, lines = np.empty((most, width), entries.dtype), np.empty((4, width), np.float32)
+    shares, lanes = np.empty(heads, np.float32), np.empty(_LANES, np.float32)
+    picked = np.empty((most, width), entries.dtype)
     bend = width - 2 * cos.shape[1]
     for block in blocks:
         r = begins[block]
@@ -209,27 +223,27 @@ def attend_alone(
             number = chosen[r, c] if chosen.shape[1] else c
             _copy(entries[table[b, number // page_entries], number % page_entries], picked[c])
         weights[:] = NOTHING
-        _match(asked, kept, place, place + first, weights, 0, lines[0])
-        _match(asked, kept, 0, before - first, weights, first, lines[0])
-        _match(asked, keys, now, now + new, weights, before, lines[0])
-        _match(asked, picked, 0, more, weights, before + new, lines[0])
+        _match(asked, kept, place, place + first, weights, 0)
+        _match(asked, kept, 0, before - first, weights, first)
+        _match(asked, keys, now, now + new, weights, before)
+        _match(asked, picked, 0, more, weights, before + new)
         for a in range(heads):
-            line, largest = weights[a], sink[a]
-            for k in range(line.shape[0]):
-                largest = max(largest, line[k])
+            line = weights[a]
+            largest = _largest(line, sink[a], lanes)
             total = exp(sink[a] - largest)
             for k in range(line.shape[0]):
                 line[k] = exp(line[k] - largest)
                 total += line[k]
-            share = ONE / total
-            for k in range(line.shape[0]):
-                line[k] *= share
+            shares[a] = ONE / total
         given[:] = ZERO
-        _give(weights, 0, kept, place, place + first, lines, given)
-        _give(weights, first, kept, 0, before - first, lines, given)
-        _give(weights, before, keys, now, now + new, lines, given)
-        _give(weights, before + new, picked, 0, more, lines, given)
+        _give(weights, 0, kept, place, place + first, given)
+        _give(weights, first, kept, 0, before - first, given)
+        _give(weights, before, keys, now, now + new, given)
+        _give(weights, before + new, picked, 0, more, given)
         for a in range(heads):
+            # Not before they were added up: weights of what is not seen, the smallest numbers, would be subnormal ones.
+            for d in range(width):
+                given[a, d] *= shares[a]
             for c in range(cos.shape[1]):
                 even, odd = given[a, bend + 2 * c], given[a, bend + 2 * c + 1]
                 given[a, bend + 2 * c] = even * cos[i, c] + odd * sin[i, c]

@@ -38,8 +38,9 @@ def _sinkhorn(mix, eps, iterations):
     """Softmax over the last axis of mix [S, S], then columns and rows by turns until both sum to 1, in place."""
     streams = mix.shape[0]
     for j in range(streams):
-        largest = mix[j].max()
-        total = ZERO
+        largest, total = mix[j, 0], ZERO
+        for k in range(1, streams):
+            largest = max(largest, mix[j, k])
         for k in range(streams):
             mix[j, k] = exp(mix[j, k] - largest)
             total += mix[j, k]

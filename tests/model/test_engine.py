@@ -236,11 +236,11 @@ def test_tokens_that_the_grammar_forces_take_no_step_of_their_own(engine: Native
     for completion in completions:
         place = engine.grammar.start("thinking")
         for number, token in enumerate(completion.token_ids):
-            is_forced = engine.grammar.forced(place, 60 - number) is not None
+            is_forced = engine.grammar.choice(place, 60 - number).only is not None
             forced, free = forced + is_forced, free + (not is_forced)
             place = engine.grammar.advance(place, token)
         ended = completion.finish_reason == "stop"
-        free += ended and engine.grammar.forced(place, 60 - len(completion.token_ids)) is None
+        free += ended and engine.grammar.choice(place, 60 - len(completion.token_ids)).only is None
     assert forced > 5
     # One for each choice: the first comes with the prompt, and after the last there is nothing to read.
     assert after.sequence_steps - before.sequence_steps == free

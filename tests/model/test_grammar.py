@@ -49,7 +49,7 @@ def walk(rng: random.Random, mode: Mode, budget: int) -> tuple[str, State]:
     for remaining in range(budget, 0, -1):
         options = GRAMMAR.allowed(state, remaining).nonzero().flatten().tolist()
         assert options, (state, remaining)
-        forced = GRAMMAR.forced(state, remaining)
+        forced = GRAMMAR.choice(state, remaining).only
         assert forced == (options[0] if len(options) == 1 else None)
         liked = set(options).intersection(rng.choice((STRUCTURE, LETTERS, options, options)))
         ids.append(rng.choice(sorted(liked) or options))
@@ -70,7 +70,7 @@ def test_every_walk_ends_well_formed_however_short_its_budget(seed: int, mode: M
 
 
 def test_a_response_of_one_token_only_ends_its_thinking() -> None:
-    assert GRAMMAR.forced(GRAMMAR.start("thinking"), 1) == TOKENIZER.end_think_id
+    assert GRAMMAR.choice(GRAMMAR.start("thinking"), 1).only == TOKENIZER.end_think_id
 
 
 def test_the_end_comes_only_after_thinking_and_outside_tags() -> None:
@@ -97,28 +97,28 @@ def test_padding_of_the_vocabulary_is_never_allowed() -> None:
 def test_a_label_holds_one_token_at_least_and_no_more_than_its_limit() -> None:
     assert TOKENIZER.end_ref_id not in allowed_ids(after("<｜ref｜>"))
     assert TOKENIZER.end_ref_id in allowed_ids(after("<｜ref｜>red"))
-    assert GRAMMAR.forced(after("<｜ref｜>red red red red red"), PLENTY) == TOKENIZER.end_ref_id
+    assert GRAMMAR.choice(after("<｜ref｜>red red red red red"), PLENTY).only == TOKENIZER.end_ref_id
     assert not allowed_ids(after("<｜ref｜>red")) & pieces("\n\n", "[[", "]]", "<", ">")
 
 
 def test_a_box_is_forced_token_by_token_but_for_its_numbers() -> None:
     everything = set(TOKENIZER.number_ids)
-    assert GRAMMAR.forced(after("<｜box｜>"), PLENTY) == TOKENIZER.piece_id("[[")
+    assert GRAMMAR.choice(after("<｜box｜>"), PLENTY).only == TOKENIZER.piece_id("[[")
     assert allowed_ids(after("<｜box｜>[[")) == everything
-    assert GRAMMAR.forced(after("<｜box｜>[[300"), PLENTY) == TOKENIZER.piece_id(",")
+    assert GRAMMAR.choice(after("<｜box｜>[[300"), PLENTY).only == TOKENIZER.piece_id(",")
     assert allowed_ids(after("<｜box｜>[[300,")) == everything
     assert allowed_ids(after("<｜box｜>[[300,20,")) == set(TOKENIZER.number_ids[300:])
     assert allowed_ids(after("<｜box｜>[[300,20,310,")) == set(TOKENIZER.number_ids[20:])
     assert allowed_ids(after("<｜box｜>[[300,20,310,40")) == pieces("],[", "]]")
-    assert GRAMMAR.forced(after("<｜box｜>[[300,20,310,40]]"), PLENTY) == TOKENIZER.end_box_id
+    assert GRAMMAR.choice(after("<｜box｜>[[300,20,310,40]]"), PLENTY).only == TOKENIZER.end_box_id
     assert allowed_ids(after("<｜box｜>[[300,20,310,40],[1,2,")) == set(TOKENIZER.number_ids[1:])
-    assert GRAMMAR.forced(after("<｜box｜>[[999,20,"), PLENTY) == TOKENIZER.number_ids[999]
+    assert GRAMMAR.choice(after("<｜box｜>[[999,20,"), PLENTY).only == TOKENIZER.number_ids[999]
 
 
 def test_a_point_has_two_free_numbers() -> None:
     assert allowed_ids(after("<｜point｜>[[300,")) == set(TOKENIZER.number_ids)
     assert allowed_ids(after("<｜point｜>[[300,20")) == pieces("],[", "]]")
-    assert GRAMMAR.forced(after("<｜point｜>[[300,20]]"), PLENTY) == TOKENIZER.end_point_id
+    assert GRAMMAR.choice(after("<｜point｜>[[300,20]]"), PLENTY).only == TOKENIZER.end_point_id
 
 
 def test_a_bracket_in_free_text_is_only_text() -> None:
@@ -137,7 +137,7 @@ def test_a_tag_opens_only_when_its_shortest_form_fits(tag: str, least: int, mode
 def test_another_entry_starts_only_when_it_fits(text: str, entry: int) -> None:
     closing = 2  # "]]" and the tag
     assert allowed_ids(after(text, "chat"), entry + closing) == pieces("],[", "]]")
-    assert GRAMMAR.forced(after(text, "chat"), entry + closing - 1) == TOKENIZER.piece_id("]]")
+    assert GRAMMAR.choice(after(text, "chat"), entry + closing - 1).only == TOKENIZER.piece_id("]]")
 
 
 @pytest.mark.parametrize("tag", [prompt.REF, prompt.END_BOX, prompt.THINK, prompt.END_THINK])
@@ -159,8 +159,8 @@ def test_a_token_that_is_not_allowed_is_our_mistake() -> None:
 
 
 def test_masks_are_shared_between_sequences_in_the_same_place() -> None:
-    assert GRAMMAR.row(after("red"), 500) == GRAMMAR.row(after("two blue"), 900)
-    assert GRAMMAR.row(after("red"), 500) != GRAMMAR.row(after("<｜box｜>[["), 500)
+    assert GRAMMAR.choice(after("red"), 500) == GRAMMAR.choice(after("two blue"), 900)
+    assert GRAMMAR.choice(after("red"), 500) != GRAMMAR.choice(after("<｜box｜>[["), 500)
     assert GRAMMAR.allowed(after("red"), 500).dtype == torch.bool
 
 

@@ -26,7 +26,7 @@ def job_of(cache: Cache, prefix: int, tails: list[int]) -> Job:
 
 def finish(scheduler: Scheduler, job: Job) -> None:
     for number, sequence in enumerate(job.sequences):
-        question = Running(job, number, sequence, NOWHERE, 0, [])  # type: ignore[arg-type]
+        question = Running(job, number, sequence, NOWHERE, NOWHERE, 0, [])  # type: ignore[arg-type]
         scheduler.running.append(question)
         scheduler.retire(question)
 

@@ -73,6 +73,24 @@ re.match(r"(a+)+$", "a" * 40 + "b")  # native code that never returns, and keeps
 """
 
 
+GOES_ON = """
+import time
+import pipeline.room as room
+room._GRACE_SECONDS, room._REARM_SECONDS = 0.0, 0.2
+watch = room.Watch(2.0)
+with watch.over(1):
+    for _ in range(7):
+        time.sleep(0.4)
+        watch.saw_progress()
+print("done", flush=True)
+"""
+
+
+def test_a_process_whose_images_make_progress_goes_on() -> None:
+    done = subprocess.run([sys.executable, "-c", GOES_ON], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.returncode) == ("done\n", 0)
+
+
 def test_native_code_that_never_returns_ends_the_process_but_idleness_does_not() -> None:
     done = subprocess.run([sys.executable, "-c", STANDS_STILL], capture_output=True, text=True, timeout=60)
     assert done.stdout == "idle is fine\n" and done.returncode == 1 and "Timeout" in done.stderr

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
 
 import pytest
 import ray
@@ -33,3 +35,25 @@ def test_actors_that_do_not_fit_are_waited_for_with_a_word() -> None:
     warn_when_actors_do_not_fit(Settings(actors=1000, gpus_per_actor=1), err)
     cpus, gpus = err.getvalue().splitlines()
     assert "the actors want 1000: waiting" in cpus and "lower --actors or --gpus-per-actor" in gpus
+
+
+TWICE = """
+import os, time, ray
+from pipeline.runtime import ray_runtime
+from pipeline.settings import Settings
+
+with ray_runtime(Settings()):
+    kind = ray.remote(num_cpus=ray.cluster_resources()["CPU"])(type("Resident", (), {"here": lambda self: None}))
+    resident = kind.remote()  # it takes all CPUs, for which Ray would keep workers in any case
+    ray.get(resident.here.remote())
+    task = ray.remote(num_cpus=0)(lambda: os.getpid())
+    first = ray.get(task.remote())
+    time.sleep(4)
+    print(first == ray.get(task.remote()))
+"""
+
+
+@pytest.mark.slow
+def test_a_worker_that_was_idle_is_used_again() -> None:
+    done = subprocess.run([sys.executable, "-c", TWICE], capture_output=True, text=True, timeout=120)
+    assert done.stdout == "True\n", done.stderr
