@@ -27,7 +27,8 @@ _POOL = 3  # batches' worth of examples of one grid, from which the most alike i
 
 @dataclass(frozen=True)
 class Batch:
-    """`seen_BN`: the patches that the images have; the others fill the grid. `slots_C`: where the IMAGE slots stand."""
+    """`seen_BN`: the patches that the images have; the others fill the grid. `slots_C`: where the IMAGE slots stand.
+    `extents_B2`: rows and columns of patches that each image has."""
 
     rows: int
     columns: int
@@ -40,6 +41,7 @@ class Batch:
     label_BT: Tensor
     about_BT: Tensor
     slots_C: Tensor
+    extents_B2: Tensor
     patch_targets: DenseTargets
     cell_targets: DenseTargets
 
@@ -81,6 +83,7 @@ def collate(examples: list[Example], config: Config) -> Batch:
         pad("label_T", False),
         pad("about_T", False),
         (ids[0] == config.vocab_size + TokenType.IMAGE).nonzero()[:, 0],
+        torch.tensor([(each.geometry.patch_rows, each.geometry.patch_columns) for each in examples]),
         DenseTargets.stack([example.patch_targets for example in examples]),
         DenseTargets.stack([example.cell_targets for example in examples]),
     )

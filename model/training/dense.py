@@ -18,7 +18,8 @@ from .facts import CHARACTERS, NOUNS, UNKNOWN, Facts
 
 CLASSES = (len(NOUNS), len(COLORS), len(SIZES), len(CHARACTERS))
 _CLASS_WEIGHTS = {"noun": 1.0, "color": 1.0, "size": 1.0, "print": 3.0}  # print is small, and slow to be learnt
-MOST_PLACES = 32  # rows or columns of the largest grid that is trained on
+MOST_PLACES = 32  # rows or columns of the largest grid of cells that is trained on
+MOST_PATCHES = 3 * MOST_PLACES
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,8 @@ def targets_of(
 
 
 class DenseHead(nn.Module):
-    """Reads targets off features. `relative`: boxes from the place's middle, else absolute, and the place is asked."""
+    """Reads targets off features. `relative`: boxes from the place's middle, else absolute, and then each place is
+    asked for its row and column too, and for how many rows and columns of patches the image fills."""
 
     def __init__(self, width: int, relative: bool) -> None:
         super().__init__()
@@ -100,11 +102,14 @@ class DenseHead(nn.Module):
         self.out = nn.Linear(width, 1 + 4 + 3 + 1)
         self.kinds = nn.Linear(width, sum(CLASSES))
         self.place = None if relative else nn.Linear(width, 2 * MOST_PLACES)
+        self.extent = None if relative else nn.Linear(width, 2 * MOST_PATCHES)
 
     def forward(
-        self, features_BNV: Tensor, targets: DenseTargets, rows: int, columns: int, order: Tensor | None = None
-    ) -> tuple[Tensor, dict[str, float]]:
-        """The loss, and its parts for the log (box error as a share of the image's side). `order`: of the places."""
+        self, features_BNV: Tensor, targets: DenseTargets, rows: int, columns: int, order: Tensor | None = None,
+        extents_B2: Tensor | None = None,
+    ) -> tuple[Tensor, dict[str, float]]:  # fmt: skip
+        """The loss, and its parts for the log (box error as a share of the image's side). `order`: of the places;
+        `extents_B2`: rows and columns of patches."""
         features_BNV = self.norm(features_BNV)
         presence, box, middle, passage = self.out(features_BNV).split([1, 4, 3, 1], dim=-1)
         device = features_BNV.device
@@ -151,5 +156,12 @@ class DenseHead(nn.Module):
             guess = self.place(features_BNV).unflatten(-1, (2, MOST_PLACES))
             wrong = F.cross_entropy(guess.flatten(0, 2), places.repeat(len(features_BNV), 1).flatten())
             loss, parts = loss + 2 * wrong, parts | {"place": wrong.item()}
+        if self.extent is not None and extents_B2 is not None:
+            # A coordinate is a share of the image, whose last cells may be filled in part: to say one, a token has to
+            # know how far the image goes.
+            guess = self.extent(features_BNV).unflatten(-1, (2, MOST_PATCHES))
+            wanted = extents_B2[:, None].expand(-1, guess.shape[1], -1)
+            wrong = F.cross_entropy(guess.flatten(0, 2), wanted.flatten())
+            loss, parts = loss + wrong, parts | {"extent": wrong.item()}
         return loss, parts
 

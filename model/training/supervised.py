@@ -74,7 +74,8 @@ class Student(nn.Module):
         hidden, looked, after = whole.forward(model, embeddings, batch.ids_BT, how)
         self._balance(looked)
         inner = after[DENSE_LAYER].mean(dim=2)[:, batch.slots_C]
-        dense, parts = self.cell_head(inner, batch.cell_targets, batch.rows, batch.columns, batch.order)
+        grid = batch.rows, batch.columns
+        dense, parts = self.cell_head(inner, batch.cell_targets, *grid, batch.order, batch.extents_B2)
         parts = {f"cell_{name}": value for name, value in parts.items()}
 
         learnt = batch.labels_BT != IGNORE

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from model.training.dense import CLASSES, DenseHead, DenseTargets, targets_of
+from model.training.dense import CLASSES, MOST_PATCHES, DenseHead, DenseTargets, targets_of
 from model.training.facts import UNKNOWN, Fact, Facts
 
 ONE = Facts((Fact((10.0, 20.0, 30.0, 60.0), 5, 2),))
@@ -71,3 +71,17 @@ def test_where_nothing_is_known_a_tower_is_asked_nothing() -> None:
     targets = DenseTargets.stack([targets_of(None, SCALE, 2, 4, owns_centre=True)])
     loss, parts = DenseHead(8, relative=True)(torch.randn(1, 8, 8), targets, 2, 4)
     assert float(loss) == 0.0 and parts == {}
+
+
+def test_every_cell_is_asked_how_far_the_image_goes() -> None:
+    targets = DenseTargets.stack([targets_of(ONE, SCALE, 2, 4, owns_centre=True)])
+    head = DenseHead(8, relative=False)
+    extents = torch.tensor([[5, 11]])
+    assert head.extent is not None
+    with torch.no_grad():
+        head.extent.weight.zero_()
+        head.extent.bias.zero_()
+        head.extent.bias[5], head.extent.bias[MOST_PATCHES + 11] = 30.0, 30.0
+        _, right = head(torch.zeros(1, 8, 8), targets, 2, 4, extents_B2=extents)
+        _, wrong = head(torch.zeros(1, 8, 8), targets, 2, 4, extents_B2=extents.flip(1))
+    assert right["extent"] < 1e-3 and wrong["extent"] > 10
