@@ -25,6 +25,7 @@ from ..language_model import Layer
 from ..layers import RMSNorm
 from ..vision import Aligner, VisionBlock, VisionTransformer, grid_rotations
 from ..vision_language_model import VisionLanguageModel
+from .mixing import close_streams, open_streams
 
 
 @dataclass(frozen=True)
@@ -173,53 +174,13 @@ def _layer(
     layer: Layer, streams: Tensor, seen_BTT: Tensor, image_BT1: Tensor, turns: Turns, visible: Tensor | None,
     entry_turns: Turns | None, hashed_BTX: Tensor | None, sparse: bool, product_type: torch.dtype,
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:  # fmt: skip
-    read, post, mix = _open(streams, layer.hc_attn_fn, layer.hc_attn_base, layer.hc_attn_scale, layer)
+    read, post, mix = open_streams(streams, layer.hc_attn_fn, layer.hc_attn_base, layer.hc_attn_scale, layer.config)
     read = _norm(read, layer.attn_norm)
     out, weights, scores = _attend(layer.attn, read, seen_BTT, turns, visible, entry_turns, sparse, product_type)
-    streams = _close(streams, out, post, mix)
-    read, post, mix = _open(streams, layer.hc_ffn_fn, layer.hc_ffn_base, layer.hc_ffn_scale, layer)
+    streams = close_streams(streams, out, post, mix)
+    read, post, mix = open_streams(streams, layer.hc_ffn_fn, layer.hc_ffn_base, layer.hc_ffn_scale, layer.config)
     out, load = _experts(layer.ffn, _norm(read, layer.ffn_norm), image_BT1, hashed_BTX, product_type)
-    return _close(streams, out, post, mix), weights, scores, load
-
-
-def _open(
-    streams: Tensor, fn: Tensor, base: Tensor, scale: Tensor, layer: Layer
-) -> tuple[Tensor, list[Tensor], list[list[Tensor]]]:
-    """As `hyper_connections.open_block`, with the small matrices spelt out: post [S] and mix [S][S] of [B, T, 1]."""
-    config, count = layer.config, layer.config.hc_mult
-    wide = streams.flatten(2)
-    logits = F.linear(wide, fn) * torch.rsqrt(wide.square().mean(-1, keepdim=True) + config.rms_norm_eps)
-    each = logits.split(1, dim=-1)
-    eps = config.hc_eps
-    pre = [(each[i] * scale[0] + base[i]).sigmoid() + eps for i in range(count)]
-    post = [2 * (each[count + i] * scale[1] + base[count + i]).sigmoid() for i in range(count)]
-    at = 2 * count
-    raw = [[each[at + i * count + j] * scale[2] + base[at + i * count + j] for j in range(count)] for i in range(count)]
-    mix: list[list[Tensor]] = []
-    for row in raw:
-        largest = functools.reduce(torch.maximum, row)
-        grown = [(value - largest).exp() for value in row]
-        total = functools.reduce(torch.add, grown)
-        mix.append([value / total + eps for value in grown])
-    mix = _columns(mix, eps)
-    for _ in range(config.hc_sinkhorn_iters - 1):
-        mix = _columns([[value / (functools.reduce(torch.add, row) + eps) for value in row] for row in mix], eps)
-    read = functools.reduce(torch.add, [weight * streams[:, :, i] for i, weight in enumerate(pre)])
-    return read, post, mix
-
-
-def _columns(mix: list[list[Tensor]], eps: float) -> list[list[Tensor]]:
-    sums = [functools.reduce(torch.add, column) + eps for column in zip(*mix, strict=True)]
-    return [[value / total for value, total in zip(row, sums, strict=True)] for row in mix]
-
-
-def _close(streams: Tensor, out_BTH: Tensor, post: list[Tensor], mix: list[list[Tensor]]) -> Tensor:
-    count = len(post)
-    written = [
-        post[k] * out_BTH + functools.reduce(torch.add, [mix[j][k] * streams[:, :, j] for j in range(count)])
-        for k in range(count)
-    ]
-    return torch.stack(written, dim=2)
+    return close_streams(streams, out, post, mix), weights, scores, load
 
 
 def _attend(
