@@ -90,9 +90,9 @@ def learn(
             loss = -(each.share_L * gain_L).sum()
             loss.backward()
             total += loss.item()
-            away += float((each.share_L * away_L).sum())
-            outside_L = ((now_L - each.drawn_L).exp() - 1).abs() > sizes.clip
-            clipped += float((each.share_L * outside_L).sum())
+            away += (each.share_L * away_L).sum().item()
+            outside_L = ((now_L.detach() - each.drawn_L).exp() - 1).abs() > sizes.clip
+            clipped += (each.share_L * outside_L).sum().item()
         learner.step()
         figures = {"loss": total, "kl": away, "clipped": clipped} | ({"loss": figures["loss"]} if epoch else {})
     return figures
