@@ -123,9 +123,7 @@ class Stream(IterableDataset[Batch]):
             yield encode(material(source, int(rng.integers(1 << 40))), self.config, tokenizer)
 
 
-def pooled(
-    examples: Iterable[Example], lesson: Lesson, config: Config, rng: np.random.Generator
-) -> Iterator[Batch]:
+def pooled(examples: Iterable[Example], lesson: Lesson, config: Config, rng: np.random.Generator) -> Iterator[Batch]:
     """Batches of endless examples: as soon as there are enough of a grid, those most alike in length."""
     pools: dict[tuple[int, int], list[Example]] = defaultdict(list)
     for example in examples:
@@ -142,7 +140,9 @@ def _alike(pool: list[Example], batch_tokens: int, rng: np.random.Generator) -> 
     pool.sort(key=cost)
     first = int(rng.integers(len(pool)))
     taken: list[Example] = []
-    while pool and (not taken or (len(taken) + 1) * max(map(cost, [*taken, pool[min(first, len(pool) - 1)]])) <= batch_tokens):
+    while pool and (
+        not taken or (len(taken) + 1) * max(map(cost, [*taken, pool[min(first, len(pool) - 1)]])) <= batch_tokens
+    ):
         taken.append(pool.pop(min(first, len(pool) - 1)))
     return taken
 

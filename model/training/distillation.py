@@ -19,10 +19,9 @@ from .. import weights
 from ..prompt import Tokenizer
 from ..vision_language_model import VisionLanguageModel
 from . import whole
-from .grpo import summary
 from .learner import Learner
 from .policy import Policy
-from .rollouts import Group, Sampler, draw_prompts
+from .rollouts import Group, Sampler, draw_prompts, summary
 
 
 @dataclass(frozen=True)

@@ -20,12 +20,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .. import weights
 from ..prompt import Tokenizer
 from ..vision_language_model import VisionLanguageModel
 from . import whole
 from .learner import Learner
 from .policy import Parcel, Policy
-from .rollouts import Group, Sampler, draw_prompts, for_reinforcement
+from .rollouts import Group, Sampler, draw_prompts, for_reinforcement, summary
 
 _LEAST_STD = 1e-4  # of a group's rewards: where all are equal nothing is better
 
@@ -78,8 +79,11 @@ class _Drawn:
 def learn(
     learner: Learner, reference: VisionLanguageModel, policy: Policy, groups: Sequence[Group], sizes: Reinforcement
 ) -> dict[str, float]:
-    """Steps on what was drawn; the first one's loss, and how far the last one was from the reference and the drawn."""
-    gathered = [_gather(learner, reference, policy, parcel, groups) for parcel in _parcels(learner, policy, groups, sizes)]
+    """Steps on what was drawn. Figures: the first one's loss, the last one's divergence from the reference, and the
+    share of its tokens whose ratio was out of bounds."""
+    samples = [policy.sample(group.case, rollout.ids) for group in groups for rollout in group.rollouts]
+    parcels = policy.parcels(samples, sizes.batch_tokens, learner.device)
+    gathered = [_gather(learner, reference, policy, parcel, groups) for parcel in parcels]
     figures: dict[str, float] = {}
     for epoch in range(sizes.epochs):
         total, away, clipped = 0.0, 0.0, 0.0
@@ -96,11 +100,6 @@ def learn(
         learner.step()
         figures = {"loss": total, "kl": away, "clipped": clipped} | ({"loss": figures["loss"]} if epoch else {})
     return figures
-
-
-def _parcels(learner: Learner, policy: Policy, groups: Sequence[Group], sizes: Reinforcement) -> list[Parcel]:
-    samples = [policy.sample(group.case, rollout.ids) for group in groups for rollout in group.rollouts]
-    return policy.parcels(samples, sizes.batch_tokens, learner.device)
 
 
 @torch.no_grad()
@@ -126,7 +125,7 @@ def reinforce(
     `base`: the folder with the tokenizer. Each round's figures are of all that it drew, before it learnt from it.
     """
     learner = Learner(checkpoint, state, sizes.learning_rate, device)
-    reference = Learner(checkpoint, state.with_name("none"), 0.0, device).model.requires_grad_(False)
+    reference = weights.load(checkpoint, device=device)
     sampler = Sampler(base, device, sizes.max_output_tokens)
     policy = Policy(learner.model.config, Tokenizer(base), sizes.max_output_tokens, how)
     while learner.round < sizes.rounds:
@@ -142,17 +141,3 @@ def reinforce(
         if learner.round % sizes.save_every == 0 or learner.round == sizes.rounds:
             learner.save()
     return learner
-
-
-def summary(groups: Sequence[Group]) -> dict[str, float]:
-    """The mean reward and its heads, the shares of correct responses, of Normal and Easy prompts, and the length."""
-    rollouts = [rollout for group in groups for rollout in group.rollouts]
-    rewards = [rollout.reward for rollout in rollouts]
-    means = {head: sum(getattr(reward, head) for reward in rewards) for head in ("format", "quality", "accuracy")}
-    counts = {
-        "reward": sum(reward.total for reward in rewards), **means,
-        "correct": sum(reward.correct for reward in rewards), "tokens": sum(len(each.ids) for each in rollouts),
-    }  # fmt: skip
-    figures = {name: float(value) / len(rollouts) for name, value in counts.items()}
-    normal, easy = (sum(values) / len(groups) for values in ([g.is_normal for g in groups], [g.is_easy for g in groups]))
-    return figures | {"normal": normal, "easy": easy}

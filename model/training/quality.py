@@ -163,7 +163,7 @@ def _reading_agrees(case: Case, thought: _Thought) -> bool:
 
 
 def _maze_agrees(case: Case, thought: _Thought) -> bool:
-    """"goal" goes with "True" and a way that begins and ends where the exploration did; "closed" with neither."""
+    """The word "goal" goes with "True" and a way between the exploration's ends; "closed" with "False" and no way."""
     word = thought.words.rpartition(" ")[2].strip()
     if same_answer(thought.answer, "False"):
         return word.endswith("closed") and not thought.answered

@@ -18,12 +18,14 @@ Scores = Mapping[str, Mapping[str, float]]  # by suite
 History = Sequence[Mapping[str, float]]  # figures of each round, or of each time that they were logged
 
 
-def validation_scores(checkpoint: Path, sampler: Sampler, sources: Sequence[str], count: int) -> dict[str, dict[str, float]]:
+def validation_scores(
+    checkpoint: Path, sampler: Sampler, sources: Sequence[str], count: int
+) -> dict[str, dict[str, float]]:
     """For each suite of the sources: its score (0..1), and the shares of exact answers and of those well formed, over
     `count` validation cases of each source, answered greedily."""
     prompts = [Prompt(source, seed, "validation") for source in sources for seed in range(count)]
     cases = [prompt.case() for prompt in prompts]
-    answers, _ = sampler.answer(checkpoint, cases, 1, [GREEDY] * len(cases))
+    answers = sampler.answer(checkpoint, cases, 1, [GREEDY] * len(cases))
     verdicts: dict[str, list[tuple[float, bool, bool]]] = {}
     for case, (completion,) in zip(cases, answers, strict=True):
         verdict = suite_of(case.suite).judge(case, completion.text)

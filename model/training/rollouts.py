@@ -16,11 +16,12 @@ import torch
 from .. import weights
 from ..engine import Completion, NativeEngine, Request
 from ..pointing import SIDE_FILE
+from ..prompt import Tokenizer
 from ..sampling import Sampling
 from ..tasks.suite import Case, Split
 from ..tasks.suites import suite_of
 from ..vision_language_model import VisionLanguageModel
-from .rewards import Reward, reward_of
+from .rewards import WEIGHTS, Reward, reward_of
 
 EASY_SHARE = 0.05  # of the prompts that all rollouts solve: the paper's, for rejection
 KV_BUDGET_BYTES = 256 << 20
@@ -93,6 +94,7 @@ class Sampler:
 
     def __init__(self, base: Path, device: torch.device, max_output_tokens: int) -> None:
         self.base, self.device, self.max_output_tokens = base, device, max_output_tokens
+        self.eos_id = Tokenizer(base).eos_id
 
     def groups(self, model: VisionLanguageModel, prompts: Sequence[Prompt], count: int, seed: int) -> list[Group]:
         """`count` rollouts of each prompt at temperature 1, from the model as it is now."""
@@ -104,16 +106,16 @@ class Sampler:
         """The same from a checkpoint folder."""
         cases = [prompt.case() for prompt in prompts]
         samplings = [Sampling(1.0, seed=seed * 1_000_003 + at) for at in range(len(cases))]
-        answers, eos_id = self.answer(checkpoint, cases, count, samplings)
+        answers = self.answer(checkpoint, cases, count, samplings)
         return [
-            Group(prompt, case, tuple(_rollout(case, each, eos_id) for each in completions))
+            Group(prompt, case, tuple(self._rollout(case, each) for each in completions))
             for prompt, case, completions in zip(prompts, cases, answers, strict=True)
         ]
 
     def answer(
         self, checkpoint: Path, cases: Sequence[Case], count: int, samplings: Sequence[Sampling]
-    ) -> tuple[list[list[Completion]], int]:
-        """`count` completions of each case; and the id of EOS, which completions leave out."""
+    ) -> list[list[Completion]]:
+        """`count` completions of each case."""
         engine = NativeEngine(
             checkpoint, kv_budget_bytes=KV_BUDGET_BYTES, device=self.device.type, dtype="float32",
             max_output_tokens=self.max_output_tokens,
@@ -127,14 +129,30 @@ class Sampler:
             return await asyncio.gather(*(engine.answer(request) for request in requests))
 
         try:
-            return asyncio.run(together()), engine.tokenizer.eos_id
+            return asyncio.run(together())
         finally:
             engine.close()
 
+    def _rollout(self, case: Case, completion: Completion) -> Rollout:
+        # Completions leave the end out, which was drawn all the same.
+        ids = (*completion.token_ids, self.eos_id) if completion.finish_reason == "stop" else completion.token_ids
+        return Rollout(ids, completion.text, reward_of(case, completion.text))
 
-def _rollout(case: Case, completion: Completion, eos_id: int) -> Rollout:
-    ids = (*completion.token_ids, eos_id) if completion.finish_reason == "stop" else completion.token_ids
-    return Rollout(ids, completion.text, reward_of(case, completion.text))
+
+def summary(groups: Sequence[Group]) -> dict[str, float]:
+    """The mean reward and its heads, the shares of correct responses, of Normal and Easy prompts, and the length."""
+    rollouts = [rollout for group in groups for rollout in group.rollouts]
+    rewards = [rollout.reward for rollout in rollouts]
+    totals = {
+        "reward": sum(reward.total for reward in rewards),
+        **{head: sum(getattr(reward, head) for reward in rewards) for head in WEIGHTS},
+        "correct": sum(reward.correct for reward in rewards),
+        "tokens": sum(len(rollout.ids) for rollout in rollouts),
+    }
+    prompts = {"normal": sum(group.is_normal for group in groups), "easy": sum(group.is_easy for group in groups)}
+    return {name: float(total) / len(rollouts) for name, total in totals.items()} | {
+        name: total / len(groups) for name, total in prompts.items()
+    }
 
 
 # ---- what is learnt from
@@ -176,5 +194,5 @@ def write(path: Path, groups: Iterable[Group]) -> None:
 
 def read(path: Path) -> list[tuple[Prompt, tuple[int, ...]]]:
     """The prompts and tokens of such a file."""
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    rows = map(json.loads, path.read_text(encoding="utf-8").splitlines())
     return [(Prompt(row["source"], row["seed"]), tuple(row["ids"])) for row in rows]

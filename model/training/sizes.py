@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .distillation import Distillation
 from .grpo import Reinforcement
@@ -35,38 +35,42 @@ def _levels(suites: tuple[str, ...], levels: tuple[str, ...]) -> tuple[str, ...]
 
 
 _BOX, _POINT = (_levels(suites, ("easy", "medium")) for suites in (BOX_SUITES, POINT_SUITES))
-_SFT = {"guidance": 0.5, "dense": 0.0, "see_every": 3, "peak_lr": 3e-4, "final_lr": 1e-5, "spread": (0.6, 0.6)}
+_SFT = Lesson("sft", 3000, {}, guidance=0.5, dense=0.0, see_every=3, peak_lr=3e-4, final_lr=1e-5, spread=(0.6, 0.6))
 _TOKENS = 320  # of a response: twice what a reference of these levels takes
 
 # The specialists are taught their primitives alone: the paper's 70 % of general data keep abilities that a model of
 # this size has never had. Prompts, rollouts and rounds are what CPUs do in a day, not the paper's.
 FULL = Sizes(
     base=SCHOOL,
-    box_sft=(Lesson("box", 3000, dict.fromkeys(_BOX, 1.0), **_SFT),),  # type: ignore[arg-type]
-    point_sft=(Lesson("point", 3000, dict.fromkeys(_POINT, 1.0), **_SFT),),  # type: ignore[arg-type]
+    box_sft=(replace(_SFT, name="box", sources=dict.fromkeys(_BOX, 1.0)),),
+    point_sft=(replace(_SFT, name="point", sources=dict.fromkeys(_POINT, 1.0)),),
     box_rl=Reinforcement(_BOX, 200, 48, 8, _TOKENS, 2e-5),
     point_rl=Reinforcement(_POINT, 200, 48, 8, _TOKENS, 2e-5),
     box_rollouts=Collection(_BOX, 6000, 4, _TOKENS),
     point_rollouts=Collection(_POINT, 6000, 4, _TOKENS),
-    rejection=Lesson("rejection", 4000, {}, longest=480, **_SFT),  # type: ignore[arg-type]
+    rejection=replace(_SFT, name="rejection", steps=4000, longest=480),
     distillation=Distillation((*_BOX, *_POINT), 200, 96, 2, _TOKENS, 5e-5),
     validation=_levels((*BOX_SUITES, *POINT_SUITES), ("easy", "medium")),
     validation_cases=100,
 )
 
-_DEBUG_SFT = _SFT | {"batch_tokens": 1536, "longest": 224, "peak_lr": 1e-3, "final_lr": 1e-3}
-_DEBUG_BOX, _DEBUG_POINT = ("counting/easy",), ("maze/easy",)
+# For a model of a few thousand weights, which learns how to answer and hardly to see: the shortest responses there are.
+_DEBUG_BOX, _DEBUG_POINT = ("counting/shapes",), ("maze/easy",)
+_DEBUG_SFT = replace(_SFT, steps=60, guidance=0.0, batch_tokens=1536, longest=224, see_every=10, peak_lr=1e-3)
+_DEBUG_BASE = replace(
+    _DEBUG_SFT, name="base", steps=400, sources=dict.fromkeys((*_DEBUG_BOX, *_DEBUG_POINT), 1.0), peak_lr=4e-3,
+    final_lr=1e-3, spread=(3.0, 0.6),
+)  # fmt: skip
 
-# For a model of a few thousand weights, which learns how to say it and little of what there is.
 DEBUG = Sizes(
-    base=(Lesson("debug", 240, {"counting/easy": 1.0, "maze/easy": 1.0}, 1536, 224, see_every=4, peak_lr=3e-3),),
-    box_sft=(Lesson("box", 40, dict.fromkeys(_DEBUG_BOX, 1.0), **_DEBUG_SFT),),  # type: ignore[arg-type]
-    point_sft=(Lesson("point", 40, dict.fromkeys(_DEBUG_POINT, 1.0), **_DEBUG_SFT),),  # type: ignore[arg-type]
+    base=(_DEBUG_BASE,),
+    box_sft=(replace(_DEBUG_SFT, name="box", sources=dict.fromkeys(_DEBUG_BOX, 1.0)),),
+    point_sft=(replace(_DEBUG_SFT, name="point", sources=dict.fromkeys(_DEBUG_POINT, 1.0)),),
     box_rl=Reinforcement(_DEBUG_BOX, 8, 8, 6, 128, 1e-3, batch_tokens=1536, save_every=2),
     point_rl=Reinforcement(_DEBUG_POINT, 8, 8, 6, 128, 1e-3, batch_tokens=1536, save_every=2),
     box_rollouts=Collection(_DEBUG_BOX, 48, 4, 128),
     point_rollouts=Collection(_DEBUG_POINT, 48, 4, 128),
-    rejection=Lesson("rejection", 40, {}, **_DEBUG_SFT | {"longest": 320}),  # type: ignore[arg-type]
+    rejection=replace(_DEBUG_SFT, name="rejection", longest=320),
     distillation=Distillation((*_DEBUG_BOX, *_DEBUG_POINT), 8, 16, 1, 128, 1e-3, batch_tokens=1536, save_every=2),
     validation=(*_DEBUG_BOX, *_DEBUG_POINT),
     validation_cases=8,

@@ -53,8 +53,8 @@ class School:
     config: Path
     state: Path
     sizes: Sizes
-    how: How = How()
-    device: torch.device = torch.device("cpu")
+    how: How
+    device: torch.device
     seed: int = 0
     log: Callable[[str], None] = print
 
@@ -139,13 +139,13 @@ def _rl(school: School, stage: str) -> None:
 
 
 def _rejection(school: School, stage: str) -> None:
-    paths = []
+    folders = []
     for expert, name in (("box_rl", "box_rollouts"), ("point_rl", "point_rollouts")):
         sizes: Collection = getattr(school.sizes, name)
         sampler = Sampler(school.config, school.device, sizes.max_output_tokens)
-        paths.append(school.state / stage / f"{name}.jsonl")
-        collect(school.checkpoint(expert), sampler, paths[-1], sizes, _seed(school, name), school.log)
-    _supervise(school, stage, (school.sizes.rejection,), school.checkpoint("base"), draw_of(paths))
+        folders.append(school.state / stage / name)
+        collect(school.checkpoint(expert), sampler, folders[-1], sizes, _seed(school, name), school.log)
+    _supervise(school, stage, (school.sizes.rejection,), school.checkpoint("base"), draw_of(folders))
 
 
 def _distillation(school: School, stage: str) -> None:

@@ -91,8 +91,10 @@ class Trainer:
         for parameter, moments in self.optimizer.state.items():
             for kind, value in moments.items():
                 tensors[f"optimizer.{kind}.{names[id(parameter)]}"] = value
-        stand: dict[str, Any] = {"lesson": self.lesson, "step": self.step, "seconds": self.seconds, "images": self.images}
-        stand["history"] = self.history
+        stand: dict[str, Any] = {
+            "lesson": self.lesson, "step": self.step, "seconds": self.seconds, "images": self.images,
+            "history": self.history,
+        }  # fmt: skip
         self.folder.mkdir(parents=True, exist_ok=True)
         partial = self.folder / "state.partial"
         copies = {name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}

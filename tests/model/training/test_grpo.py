@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model.training import grpo
-from model.training.grpo import Reinforcement, advantages, divergence, learn, objective, reinforce, summary
+from model.training.grpo import Reinforcement, advantages, divergence, learn, objective, reinforce
 from model.training.learner import Learner
 from model.training.policy import Policy
 from model.training.rollouts import Prompt
@@ -84,9 +84,7 @@ def test_what_earned_more_becomes_likelier_and_what_earned_less_unlikelier(tmp_p
     assert figures["kl"] > 0 and 0 <= figures["clipped"] <= 1
 
 
-def test_a_resumed_reinforcement_equals_one_that_never_stopped(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_resumed_reinforcement_equals_one_that_never_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # A model that has learnt nothing solves nothing: here it learns from all that earned anything.
     monkeypatch.setattr(grpo, "for_reinforcement", list)
     folder = checkpoint(tmp_path / "model")
@@ -106,11 +104,3 @@ def test_a_resumed_reinforcement_equals_one_that_never_stopped(
     assert not torch.equal(begun["head.weight"], through.model.state_dict()["head.weight"])
     for name, value in through.model.state_dict().items():
         assert torch.equal(value, resumed.model.state_dict()[name]), name
-
-
-def test_a_summary_counts_normal_and_easy_prompts() -> None:
-    prompts = [Prompt("maze/easy", seed) for seed in range(3)]
-    wrong = "fork</think>perhaps"
-    figures = summary([group(prompts[0], "", ""), group(prompts[1], "", wrong), group(prompts[2], wrong, wrong)])
-    assert (figures["normal"], figures["easy"], figures["correct"]) == pytest.approx((1 / 3, 1 / 3, 1 / 2))
-    assert 0.5 < figures["reward"] < 0.7

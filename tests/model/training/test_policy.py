@@ -30,7 +30,7 @@ def test_log_probabilities_are_those_that_the_engine_drew_by(tmp_path: Path) -> 
     folder = checkpoint(tmp_path / "model")
     cases = [prompt.case() for prompt in PROMPTS]
     sampler, policy = Sampler(DEFAULT_CHECKPOINT, CPU, LIMIT), policy_of()
-    answers, _ = sampler.answer(folder, cases, 2, [Sampling(1.0, seed=seed) for seed in range(len(cases))])
+    answers = sampler.answer(folder, cases, 2, [Sampling(1.0, seed=seed) for seed in range(len(cases))])
     flat = [(case, completion) for case, both in zip(cases, answers, strict=True) for completion in both]
     samples = [policy.sample(case, completion.token_ids) for case, completion in flat]
     model = weights.load(folder)

@@ -8,7 +8,16 @@ import numpy as np
 import pytest
 
 from model.training import rollouts
-from model.training.rollouts import Prompt, Sampler, draw_prompts, for_reinforcement, for_rejection, read, write
+from model.training.rollouts import (
+    Prompt,
+    Sampler,
+    draw_prompts,
+    for_reinforcement,
+    for_rejection,
+    read,
+    summary,
+    write,
+)
 from model.training.supervised import Student
 from tests.conftest import DEFAULT_CHECKPOINT
 from tests.model.training.debug import CONFIG, CPU, TOKENIZER, checkpoint, group
@@ -62,3 +71,11 @@ def test_a_file_gives_back_prompts_and_tokens(tmp_path: Path) -> None:
     write(tmp_path / "r.jsonl", groups)
     assert read(tmp_path / "r.jsonl") == [(each.prompt, r.ids) for each in groups for r in each.rollouts]
     assert not (tmp_path / "r.partial").exists()
+
+
+def test_a_summary_counts_normal_and_easy_prompts() -> None:
+    prompts = [Prompt("maze/easy", seed) for seed in range(3)]
+    wrong = "fork</think>perhaps"
+    figures = summary([group(prompts[0], "", ""), group(prompts[1], "", wrong), group(prompts[2], wrong, wrong)])
+    assert (figures["normal"], figures["easy"], figures["correct"]) == pytest.approx((1 / 3, 1 / 3, 1 / 2))
+    assert 0.5 < figures["reward"] < 0.7

@@ -1,0 +1,99 @@
+"""The chain of stages: each begins with what the one before left, is not done twice, and moves the right way."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from model.training.report import CURVES, REPORT, TABLE
+from model.training.sizes import BOX_SUITES, DEBUG, FULL, POINT_SUITES
+from model.training.stages import CHECKPOINT, HISTORY, SCORES, STAGES, School, run
+from model.training.supervised import Student
+from model.training.whole import How
+from tests.conftest import DEFAULT_CHECKPOINT
+from tests.model.training.debug import CONFIG, CPU, TOKENIZER
+
+BRIEF = replace(DEBUG, validation_cases=1, distillation=replace(DEBUG.distillation, max_output_tokens=8))
+
+
+def config_folder(folder: Path) -> Path:
+    """A folder as a new training begins with: configuration and tokenizer."""
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(CONFIG.to_dict()))
+    (folder / "tokenizer.json").write_bytes((DEFAULT_CHECKPOINT / "tokenizer.json").read_bytes())
+    return folder
+
+
+def test_a_stage_needs_those_before_it(tmp_path: Path) -> None:
+    school = School(config_folder(tmp_path / "config"), tmp_path / "state", BRIEF, How(), CPU)
+    with pytest.raises(ValueError, match="box_rl begins with what box_sft ends with: run box_sft first"):
+        school.run("box_rl")
+    with pytest.raises(ValueError, match="there is no stage 'grpo'; choose from base, box_sft"):
+        school.run("grpo")
+
+
+def test_a_finished_stage_is_scored_and_reported_but_not_done_again(tmp_path: Path) -> None:
+    lines: list[str] = []
+    school = School(config_folder(tmp_path / "config"), tmp_path / "state", BRIEF, How(), CPU, log=lines.append)
+    school.finish("base", Student(CONFIG, TOKENIZER, 0).model, [{"loss": 2.0}, {"loss": 1.0}])
+    school.run("base")
+    scores = json.loads((tmp_path / "state" / "base" / SCORES).read_text())
+    assert set(scores) == {"counting", "maze"} and len(lines) == 1 and lines[0].startswith("stage base: counting ")
+    document = json.loads((tmp_path / "state" / REPORT).read_text())
+    assert document == {"scores": {"base": scores}, "histories": {"base": [{"loss": 2.0}, {"loss": 1.0}]}}
+    school.run("base")
+    assert len(lines) == 1
+
+
+def test_a_stage_that_was_cut_off_while_it_wrote_is_not_finished(tmp_path: Path) -> None:
+    school = School(config_folder(tmp_path / "config"), tmp_path / "state", BRIEF, How(), CPU)
+    rest = tmp_path / "state" / "base" / "checkpoint.partial"
+    rest.mkdir(parents=True)
+    (rest / "other.safetensors").write_bytes(b"half")
+    with pytest.raises(ValueError, match="run base first"):
+        school.run("box_sft")
+    school.finish("base", Student(CONFIG, TOKENIZER, 0).model, [])
+    assert school.checkpoint("base").is_dir() and not rest.exists()
+
+
+@pytest.mark.parametrize("sizes", [DEBUG, FULL])
+def test_every_source_of_a_specialist_is_of_its_own_suites(sizes: object) -> None:
+    assert sizes in (DEBUG, FULL)
+    for name, suites in (("box", BOX_SUITES), ("point", POINT_SUITES)):
+        parts = [getattr(sizes, f"{name}_{part}") for part in ("rl", "rollouts")]
+        sources = [source for part in parts for source in part.sources]
+        sources += [source for lesson in getattr(sizes, f"{name}_sft") for source in lesson.sources]
+        assert sources and all(source.partition("/")[0] in suites for source in sources)
+
+
+@pytest.mark.slow
+def test_the_whole_chain_at_debug_size_goes_the_right_way(tmp_path: Path) -> None:
+    """Minutes on a CPU: losses fall, the specialists' rewards rise, the student comes nearer to both."""
+    config, state = config_folder(tmp_path / "config"), tmp_path / "state"
+    lines: list[str] = []
+    last = run(config, state, DEBUG, log=lines.append)
+    assert last == state / "distillation" / CHECKPOINT
+    histories = {stage: json.loads((state / stage / HISTORY).read_text()) for stage in STAGES}
+
+    def ends(stage: str, figure: str) -> tuple[float, float]:
+        """Of the first half of the rounds and of the last."""
+        values = [row[figure] for row in histories[stage] if figure in row]
+        half = len(values) // 2
+        assert half, (stage, figure, histories[stage])
+        return sum(values[:half]) / half, sum(values[-half:]) / half
+
+    for stage in ("base", "box_sft", "point_sft", "rejection", "distillation"):
+        first, second = ends(stage, "loss")
+        assert second < first, stage
+    for stage in ("box_rl", "point_rl"):
+        first, second = ends(stage, "reward")
+        assert second > first, (stage, histories[stage])
+    for expert in ("box_rl", "point_rl"):
+        first, second = ends("distillation", f"kl_{expert}")
+        assert second < first, expert
+    assert (state / CURVES).is_file() and all(f"| {stage} |" in (state / TABLE).read_text() for stage in STAGES)
+    done = len(lines)
+    assert run(config, state, DEBUG, log=lines.append) == last and len(lines) == done
