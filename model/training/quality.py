@@ -178,7 +178,9 @@ def _maze_agrees(case: Case, thought: _Thought) -> bool:
 def _path_agrees(case: Case, thought: _Thought) -> bool:
     """It starts at an icon that the question names and ends at the one that the answer names."""
     first, last = thought.primitives[0].label, thought.primitives[-1].label
-    return bool(first and last) and first.casefold() in case.question.casefold() and same_answer(thought.answer, last)
+    if not first or not last:
+        return False
+    return first.casefold() in case.question.casefold() and same_answer(thought.answer, last)
 
 
 _AGREES: dict[str, Callable[[Case, _Thought], bool]] = {

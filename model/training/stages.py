@@ -20,6 +20,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -176,6 +177,6 @@ def _write_json(path: Path, document: object) -> None:
     path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 
-def _read_all(state: Path, name: str) -> dict[str, object]:
+def _read_all(state: Path, name: str) -> dict[str, Any]:
     files = {stage: state / stage / name for stage in STAGES}
     return {stage: json.loads(path.read_text(encoding="utf-8")) for stage, path in files.items() if path.is_file()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -76,6 +77,8 @@ class Trainer:
             self.images += len(batch.patches_BN)
             self.seconds += time.perf_counter() - started
             for name, value in parts.items():
+                if not math.isfinite(value):  # a mean over nothing: no coordinate in the batch
+                    continue
                 mean[name] = mean.get(name, value) * 0.95 + value * 0.05
             if self.step % log_every == 0:
                 figures = " ".join(f"{name} {value:.4f}" for name, value in mean.items())

@@ -26,7 +26,7 @@ def test_a_reference_has_no_fault(name: str) -> None:
     for level in suite.levels[:2]:
         for split in ("train", "test"):
             for seed in range(4):
-                case = suite.case(seed, level, split)  # type: ignore[arg-type]
+                case = suite.case(seed, level, split)
                 assert faults(case, case.response) == (), (level, split, seed, case.response)
 
 
