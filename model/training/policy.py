@@ -27,7 +27,8 @@ from .facts import Facts
 
 @dataclass(frozen=True)
 class Sample:
-    """A sampled response. `rows`: for each of its tokens, the row of the grammar's table that was allowed."""
+    """A sampled response. `rows`: for each of its tokens, the row of allowed ones in the table of its policy's grammar,
+    which no other policy shares."""
 
     example: Example
     rows: tuple[int, ...]
