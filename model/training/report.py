@@ -12,7 +12,8 @@ from .charts import write_charts
 from .rollouts import Prompt, Sampler
 
 REPORT, TABLE, CURVES = "report.json", "report.md", "curves.png"
-CURVED = ("loss", "reward", "format", "quality", "accuracy", "correct", "kl", "tokens")  # what is drawn of a history
+SHARED = ("reward", "format", "quality", "accuracy", "correct", "tokens")  # figures drawn of all stages in one chart
+OWN = ("loss", "kl")  # and those whose size is the stage's own
 
 Scores = Mapping[str, Mapping[str, float]]  # by suite
 History = Sequence[Mapping[str, float]]  # figures of each round, or of each time that they were logged
@@ -43,10 +44,15 @@ def write_report(folder: Path, scores: Mapping[str, Scores], histories: Mapping[
     (folder / REPORT).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     (folder / TABLE).write_text(f"{scores_table(scores)}\n\n{rewards_table(histories)}\n", encoding="utf-8")
     charts = {
-        f"{stage}: {figure}": {"": [row[figure] for row in history if figure in row]}
-        for stage, history in histories.items() for figure in CURVED
-    }  # fmt: skip
+        figure: {stage: line for stage, history in histories.items() if (line := _line(history, figure))}
+        for figure in SHARED
+    }
+    charts |= {f"{stage}: {figure}": {"": _line(histories[stage], figure)} for stage in histories for figure in OWN}
     write_charts(folder / CURVES, charts)
+
+
+def _line(history: History, figure: str) -> list[float]:
+    return [row[figure] for row in history if figure in row]
 
 
 def scores_table(scores: Mapping[str, Scores]) -> str:
