@@ -52,6 +52,8 @@ def test_each_task_asks_its_own_expert_and_weighs_it(tmp_path: Path) -> None:
 
     means = divergences(student, {box: same, point: other}, policy, groups, 2000, CPU, keep)
     assert means[box] == pytest.approx(0, abs=1e-5) and means[point] > 0.01
+    alone = divergences(student, {point: other}, policy, groups[:1], 2000, CPU)
+    assert means[point] == pytest.approx(alone[point], rel=1e-4)
     assert sum(share.item() for share in shares) == pytest.approx(0.75 * means[point], abs=1e-5)
     assert all(share.requires_grad for share in shares)
     swapped = divergences(student, {box: other, point: same}, policy, groups, 2000, CPU)
@@ -61,7 +63,7 @@ def test_each_task_asks_its_own_expert_and_weighs_it(tmp_path: Path) -> None:
 def test_the_student_comes_nearer_on_prompts_it_has_not_seen(tmp_path: Path) -> None:
     folders = [checkpoint(tmp_path / name / "checkpoint", seed) for name, seed in (("s", 0), ("box", 1), ("point", 2))]
     experts = Expert(folders[1], ("counting",)), Expert(folders[2], ("maze",))
-    sizes = Distillation(("counting/easy", "maze/easy"), 5, 6, 1, 24, 1e-2, batch_tokens=1500, save_every=2)
+    sizes = Distillation(("counting/easy", "maze/easy"), 5, 4, 1, 20, 1e-2, batch_tokens=1500, save_every=2)
     arguments = folders[0], experts, DEFAULT_CHECKPOINT, tmp_path / "state", sizes, How(), CPU, 3
 
     def stop_at_fourth(line: str) -> None:
