@@ -19,7 +19,7 @@ from model.training.whole import How
 from tests.conftest import DEFAULT_CHECKPOINT
 from tests.model.training.debug import CONFIG, CPU, TOKENIZER, checkpoint, group
 
-SIZES = Reinforcement(("maze/easy", "counting/easy"), 3, 2, 3, 20, 1e-3, batch_tokens=1500, save_every=1)
+SIZES = Reinforcement(("maze/easy", "counting/easy"), 3, 4, 3, 24, 1e-3, batch_tokens=1500, save_every=1)
 
 
 @given(st.lists(st.floats(0, 1), min_size=2, max_size=16))
