@@ -36,7 +36,7 @@ def _levels(suites: tuple[str, ...], levels: tuple[str, ...]) -> tuple[str, ...]
 
 _BOX, _POINT = (_levels(suites, ("easy", "medium")) for suites in (BOX_SUITES, POINT_SUITES))
 _SFT = Lesson("sft", 3000, {}, guidance=0.5, dense=0.0, see_every=3, peak_lr=3e-4, final_lr=1e-5, spread=(0.6, 0.6))
-_TOKENS = 320  # of a response: twice what a reference of these levels takes
+_TOKENS = 400  # of a response: a little more than the longest reference of these levels takes
 
 # The specialists are taught their primitives alone: the paper's 70 % of general data keep abilities that a model of
 # this size has never had. Prompts, rollouts and rounds are what CPUs do in a day, not the paper's.
@@ -48,7 +48,7 @@ FULL = Sizes(
     point_rl=Reinforcement(_POINT, 200, 48, 8, _TOKENS, 2e-5),
     box_rollouts=Collection(_BOX, 6000, 4, _TOKENS),
     point_rollouts=Collection(_POINT, 6000, 4, _TOKENS),
-    rejection=replace(_SFT, name="rejection", steps=4000, longest=480),
+    rejection=replace(_SFT, name="rejection", steps=4000, longest=560),
     distillation=Distillation((*_BOX, *_POINT), 200, 96, 2, _TOKENS, 5e-5),
     validation=_levels((*BOX_SUITES, *POINT_SUITES), ("easy", "medium")),
     validation_cases=100,
