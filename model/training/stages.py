@@ -60,6 +60,7 @@ class School:
     log: Callable[[str], None] = print
 
     def checkpoint(self, stage: str) -> Path:
+        """Where a stage leaves what it has made."""
         return self.state / stage / CHECKPOINT
 
     def run(self, stage: str) -> None:
@@ -174,7 +175,9 @@ def _seed(school: School, part: str) -> int:
 
 def _write_json(path: Path, document: object) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    partial.replace(path)
 
 
 def _read_all(state: Path, name: str) -> dict[str, Any]:
