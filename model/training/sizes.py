@@ -71,7 +71,7 @@ DEBUG = Sizes(
     box_rollouts=Collection(_DEBUG_BOX, 48, 4, 128),
     point_rollouts=Collection(_DEBUG_POINT, 48, 4, 128),
     rejection=replace(_DEBUG_SFT, name="rejection", longest=320),
-    distillation=Distillation((*_DEBUG_BOX, *_DEBUG_POINT), 8, 16, 1, 128, 1e-3, batch_tokens=1536, save_every=4),
+    distillation=Distillation((*_DEBUG_BOX, *_DEBUG_POINT), 10, 24, 1, 128, 4e-4, batch_tokens=1536, save_every=4),
     validation=(*_DEBUG_BOX, *_DEBUG_POINT),
     validation_cases=8,
 )
