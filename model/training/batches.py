@@ -140,9 +140,7 @@ def _alike(pool: list[Example], batch_tokens: int, rng: np.random.Generator) -> 
     pool.sort(key=cost)
     first = int(rng.integers(len(pool)))
     taken: list[Example] = []
-    while pool and (
-        not taken or (len(taken) + 1) * max(map(cost, [*taken, pool[min(first, len(pool) - 1)]])) <= batch_tokens
-    ):
+    while pool and (not taken or (len(taken) + 1) * max(map(cost, [*taken, pool[min(first, len(pool) - 1)]])) <= batch_tokens):
         taken.append(pool.pop(min(first, len(pool) - 1)))
     return taken
 
