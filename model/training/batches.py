@@ -6,8 +6,9 @@ Shapes: B examples, N patches of the whole grid (three by three a cell), T token
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import torch
@@ -49,6 +50,16 @@ class Batch:
     def order(self) -> Tensor:
         """Which cell of the grid, row by row, each slot shows."""
         return torch.tensor(span(self.rows, self.columns, 0).order)
+
+    def to(self, device: torch.device) -> Batch:
+        """The same on a device."""
+        return Batch(*(_moved(getattr(self, field.name), device) for field in fields(self)))
+
+
+def _moved(value: Any, device: torch.device) -> Any:
+    if isinstance(value, DenseTargets):
+        return DenseTargets(*(getattr(value, field.name).to(device) for field in fields(value)))
+    return value.to(device) if isinstance(value, Tensor) else value
 
 
 def collate(examples: list[Example], config: Config) -> Batch:
@@ -103,20 +114,28 @@ class Stream(IterableDataset[Batch]):
 
     def __iter__(self) -> Iterator[Batch]:
         torch.set_num_threads(1)
-        tokenizer = Tokenizer(self.tokenizer_path)
         rng = np.random.default_rng(self.seed)
+        return pooled(self._examples(rng), self.lesson, self.config, rng)
+
+    def _examples(self, rng: np.random.Generator) -> Iterator[Example]:
+        tokenizer = Tokenizer(self.tokenizer_path)
         names = list(self.lesson.sources)
         shares = np.array(list(self.lesson.sources.values()), dtype=np.float64)
-        pools: dict[tuple[int, int], list[Example]] = defaultdict(list)
         while True:
             source = names[int(rng.choice(len(names), p=shares / shares.sum()))]
-            example = encode(material(source, int(rng.integers(1 << 40))), self.config, tokenizer)
-            if len(example.ids_T) > self.lesson.longest:
-                continue
-            pool = pools[example.geometry.rows, example.geometry.columns]
-            pool.append(example)
-            if sum(map(cost, pool)) >= _POOL * self.lesson.batch_tokens:
-                yield collate(_alike(pool, self.lesson.batch_tokens, rng), self.config)
+            yield encode(material(source, int(rng.integers(1 << 40))), self.config, tokenizer)
+
+
+def pooled(examples: Iterable[Example], lesson: Lesson, config: Config, rng: np.random.Generator) -> Iterator[Batch]:
+    """Batches of endless examples: as soon as there are enough of a grid, those most alike in length."""
+    pools: dict[tuple[int, int], list[Example]] = defaultdict(list)
+    for example in examples:
+        if len(example.ids_T) > lesson.longest:
+            continue
+        pool = pools[example.geometry.rows, example.geometry.columns]
+        pool.append(example)
+        if sum(map(cost, pool)) >= _POOL * lesson.batch_tokens:
+            yield collate(_alike(pool, lesson.batch_tokens, rng), config)
 
 
 def _alike(pool: list[Example], batch_tokens: int, rng: np.random.Generator) -> list[Example]:

@@ -98,11 +98,15 @@ def _lines(folder: Path) -> list[str]:
 
 def encode(made: Material, config: Config, tokenizer: Tokenizer) -> Example:
     """The example of a material."""
+    return encode_tokens(made, [*tokenizer.encode(made.response), tokenizer.eos_id], config, tokenizer)
+
+
+def encode_tokens(made: Material, response: list[int], config: Config, tokenizer: Tokenizer) -> Example:
+    """The example of a material with these tokens for its response, which are learnt as they are."""
     geometry = plan(*made.image.size, config)
     prefix, question = tokenizer.encode_question(made.question)
     layout = span(geometry.rows, geometry.columns, len(prefix) - 1)
     prompt = [*prefix[:-1], *(config.vocab_size + kind for kind in layout.types), *question]
-    response = [*tokenizer.encode(made.response), tokenizer.eos_id]
     slot_of_cell = {cell: slot for slot, cell in enumerate(layout.order)}
 
     def slot(x: int, y: int) -> int:

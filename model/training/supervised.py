@@ -34,6 +34,9 @@ ANSWER_WEIGHT = 3.0  # of a token after </think>: what the thinking is for
 class Student(nn.Module):
     """The model with the heads that only training needs."""
 
+    number_ids: Tensor
+    value_of_id: Tensor
+
     def __init__(self, config: Config, tokenizer: Tokenizer, seed: int) -> None:
         super().__init__()
         self.model = VisionLanguageModel(config)
@@ -42,9 +45,11 @@ class Student(nn.Module):
             torch.manual_seed(seed)
             self.patch_head = DenseHead(config.vision_dim, relative=True)
             self.cell_head = DenseHead(config.hidden_size, relative=False)
-        self.number_ids = torch.tensor(tokenizer.number_ids)
-        self.value_of_id = torch.full((config.vocab_size,), -1)
-        self.value_of_id[self.number_ids] = torch.arange(len(self.number_ids))
+        number_ids = torch.tensor(tokenizer.number_ids)
+        value_of_id = torch.full((config.vocab_size,), -1)
+        value_of_id[number_ids] = torch.arange(len(number_ids))
+        self.register_buffer("number_ids", number_ids, persistent=False)
+        self.register_buffer("value_of_id", value_of_id, persistent=False)
         self.end_think_id = tokenizer.end_think_id
 
     def loss(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -15,9 +17,11 @@ from torch import nn
 from ..config import Config
 from ..prompt import Tokenizer
 from . import whole
-from .batches import batches
+from .batches import Batch, batches
 from .lessons import Lesson
 from .supervised import Student
+
+Draw = Callable[[Lesson, Config, str, int], Iterator[Batch]]  # of a lesson, with a seed
 
 _WARM_UP = 50  # steps
 
@@ -27,16 +31,18 @@ class Trainer:
 
     def __init__(
         self, config: Config, tokenizer_path: str | Path, lessons: Iterable[Lesson], folder: Path, seed: int = 0,
-        how: whole.How | None = None,
+        how: whole.How | None = None, *, device: torch.device | None = None, draw: Draw = batches,
     ) -> None:  # fmt: skip
         self.config, self.tokenizer_path, self.lessons = config, str(tokenizer_path), tuple(lessons)
         self.folder, self.seed, self.how = folder, seed, how or whole.How()
-        self.student = Student(config, Tokenizer(tokenizer_path), seed)
+        self.device, self.draw = device or torch.device("cpu"), draw
+        self.student = Student(config, Tokenizer(tokenizer_path), seed).to(self.device)
         decayed = [p for p in self.student.parameters() if p.requires_grad and p.ndim == 2]
         others = [p for p in self.student.parameters() if p.requires_grad and p.ndim != 2]
         groups = [{"params": decayed, "weight_decay": 0.05}, {"params": others, "weight_decay": 0.0}]
         self.optimizer = torch.optim.AdamW(groups, lr=1e-3, betas=(0.9, 0.97), fused=True)
         self.lesson, self.step, self.seconds, self.images = 0, 0, 0.0, 0
+        self.history: list[dict[str, float]] = []  # running means, each time that they were logged
         self._load()
 
     def run(self, log: Callable[[str], None] = print, save_every: int = 200, log_every: int = 20) -> None:
@@ -52,7 +58,7 @@ class Trainer:
         how = whole.How(self.how.product_type, self.how.compiled, lesson.sparse)
         # Every lesson draws from seeds of its own, and a resumed one does not repeat what it saw.
         seed = self.seed + (self.lesson + 1) * 10_000_000 + self.step
-        stream = batches(lesson, self.config, self.tokenizer_path, seed)
+        stream = self.draw(lesson, self.config, self.tokenizer_path, seed)
         self.student.train()
         mean: dict[str, float] = {}
         while self.step < lesson.steps:
@@ -60,7 +66,7 @@ class Trainer:
             rate = lesson.peak_lr + (lesson.final_lr - lesson.peak_lr) * self.step / lesson.steps
             for group in self.optimizer.param_groups:
                 group["lr"] = rate * min(1.0, (self.step + 1) / _WARM_UP)
-            batch = next(stream)
+            batch = next(stream).to(self.device)
             seeing = not lesson.answers or self.step % lesson.see_every == 0
             loss, parts = self.student.loss(batch, lesson, how, self.step, seeing)
             self.optimizer.zero_grad(set_to_none=True)
@@ -71,9 +77,12 @@ class Trainer:
             self.images += len(batch.patches_BN)
             self.seconds += time.perf_counter() - started
             for name, value in parts.items():
+                if not math.isfinite(value):  # a mean over nothing: no coordinate in the batch
+                    continue
                 mean[name] = mean.get(name, value) * 0.95 + value * 0.05
             if self.step % log_every == 0:
                 figures = " ".join(f"{name} {value:.4f}" for name, value in mean.items())
+                self.history.append(dict(mean))
                 log(f"{lesson.name} {self.step}/{lesson.steps} {self.seconds:.0f}s {self.images} images {figures}")
             if self.step % save_every == 0:
                 self.save()
@@ -85,7 +94,10 @@ class Trainer:
         for parameter, moments in self.optimizer.state.items():
             for kind, value in moments.items():
                 tensors[f"optimizer.{kind}.{names[id(parameter)]}"] = value
-        stand = {"lesson": self.lesson, "step": self.step, "seconds": self.seconds, "images": self.images}
+        stand: dict[str, Any] = {
+            "lesson": self.lesson, "step": self.step, "seconds": self.seconds, "images": self.images,
+            "history": self.history,
+        }  # fmt: skip
         self.folder.mkdir(parents=True, exist_ok=True)
         partial = self.folder / "state.partial"
         copies = {name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}
@@ -98,7 +110,7 @@ class Trainer:
             return
         with safe_open(path, "pt") as file:
             stand = json.loads(file.metadata()["stand"])
-        tensors = load_file(path)
+        tensors = load_file(path, str(self.device))
         student = {name[8:]: value for name, value in tensors.items() if name.startswith("student.")}
         self.student.load_state_dict(student)
         for name, parameter in self.student.named_parameters():
@@ -107,3 +119,4 @@ class Trainer:
                 self.optimizer.state[parameter] = {kind: tensors[f"optimizer.{kind}.{name}"] for kind in kinds}
         self.lesson, self.step = stand["lesson"], stand["step"]
         self.seconds, self.images = stand["seconds"], stand["images"]
+        self.history = stand.get("history", [])

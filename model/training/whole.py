@@ -118,6 +118,8 @@ def align(model: Aligner, features_BNV: Tensor, rows: int, columns: int, how: Ho
 
 @functools.cache
 def _compiled_layer() -> Callable[..., tuple[Tensor, Tensor, Tensor | None, Tensor]]:
+    # One variant for each kind of layer, with gradients, without, and of frozen weights: more than the limit of 8.
+    torch._dynamo.config.recompile_limit = 64
     return torch.compile(_layer, dynamic=True)
 
 
