@@ -57,7 +57,7 @@ class Policy:
         material = Material(case.image, case.question, case.response, Facts())
         place, rows = self.grammar.start("thinking"), []
         for drawn, token in enumerate(ids):
-            rows.append(self.grammar.row(place, max(self.max_output_tokens - drawn, 1)))
+            rows.append(self.grammar.choice(place, max(self.max_output_tokens - drawn, 1)).row)
             place = self.grammar.advance(place, token)
         return Sample(encode_tokens(material, list(ids), self.config, self.tokenizer), tuple(rows))
 

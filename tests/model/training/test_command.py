@@ -67,3 +67,18 @@ def test_the_school_takes_every_suite_and_its_shares_are_of_known_sources() -> N
 
 def test_a_shortened_lesson_has_a_step_at_least() -> None:
     assert [SCHOOL[0].shortened(share).steps for share in (1.0, 0.5, 1e-9)] == [1500, 750, 1]
+
+
+def test_a_stage_that_there_is_not_is_refused_with_those_there_are(base: Path) -> None:
+    with pytest.raises(ValueError, match=r"no stage 'grpo'.*box_rl"):
+        run(base, "--stage", "grpo", "--debug-size")
+
+
+def test_stages_take_a_base_as_it_is_and_say_what_is_to_be_run_first(base: Path) -> None:
+    parent = base.parent / "parent"
+    weights.save(tiny_model(CONFIG), parent, torch.float32)
+    shutil.copy(DEFAULT_CHECKPOINT / "tokenizer.json", parent)
+    with pytest.raises(ValueError, match="run box_sft first"):
+        run(base, "--stage", "box_rl", "--debug-size", "--begin-with", str(parent))
+    taken = weights.load(base.parent / "state" / "base" / "checkpoint").state_dict()
+    assert all(torch.equal(tensor, taken[name]) for name, tensor in weights.load(parent).state_dict().items())
