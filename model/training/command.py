@@ -23,7 +23,7 @@ from .stages import STAGES, run
 from .trainer import Trainer
 from .whole import How
 
-DEFAULT = Path(__file__).resolve().parent.parent / "checkpoints" / "default"
+BASE = Path(__file__).resolve().parent.parent / "checkpoints" / "school"
 SCORING_BUDGET_BYTES = 256 << 20
 
 
@@ -45,7 +45,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Train a pointing checkpoint on drawn scenes, resume it, or score it.")
-    parser.add_argument("--config", type=Path, default=DEFAULT, help="folder with config.json and tokenizer.json")
+    parser.add_argument("--config", type=Path, default=BASE, help="folder with config.json and tokenizer.json")
     parser.add_argument("--state", type=Path, default=Path("runs/train"), help="where it stands; resumed if there")
     parser.add_argument("--checkpoint", type=Path, help="to write, or to score [STATE/checkpoint]")
     parser.add_argument("--begin-with", type=Path, help="checkpoint to begin with; with --stage the base itself")

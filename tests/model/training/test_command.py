@@ -66,7 +66,7 @@ def test_the_school_takes_every_suite_and_its_shares_are_of_known_sources() -> N
 
 
 def test_a_shortened_lesson_has_a_step_at_least() -> None:
-    assert [SCHOOL[0].shortened(share).steps for share in (1.0, 0.5, 1e-9)] == [1500, 750, 1]
+    assert [SCHOOL[0].shortened(share).steps for share in (1.0, 0.5, 1e-9)] == [4000, 2000, 1]
 
 
 def test_a_stage_that_there_is_not_is_refused_with_those_there_are(base: Path) -> None:

@@ -10,7 +10,7 @@ from model.tasks import shapes
 from model.tasks.scenes import COLORS, SHAPES, SIZES, draw
 from model.training import tokenizer as subject
 
-SHIPPED = Path(subject.__file__).parents[1] / "checkpoints" / "default" / "tokenizer.json"
+SHIPPED = Path(subject.__file__).parents[1] / "checkpoints" / "school" / "tokenizer.json"
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ def test_the_first_three_ids_are_the_released_ones(built: tokenizers.Tokenizer) 
 
 def test_special_tokens_are_flagged_and_ids_leave_no_gap(built: tokenizers.Tokenizer) -> None:
     assert sorted(built.get_vocab().values()) == list(range(built.get_vocab_size()))
-    assert built.get_vocab_size() <= 2048
+    assert built.get_vocab_size() <= 3456
     added = {token.content for token in built.get_added_tokens_decoder().values() if token.special}
     assert added == {*subject.SPECIAL_HEAD, *subject.SPECIAL_TAIL}
 
