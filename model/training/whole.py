@@ -102,6 +102,7 @@ def see(model: VisionTransformer, batch_patches: Tensor, seen_BN: Tensor, rows: 
     x_BNV = linear(batch_patches, proj.weight, how.product_type) + proj.bias
     block_of = _compiled_block() if how.compiled else _vision_block
     for block in model.blocks:
+        assert isinstance(block, VisionBlock), f"a {type(block).__name__} among the tower's blocks"
         x_BNV = block_of(block, x_BNV, turns, seen_BN[:, None, None], how.product_type)
     return model.norm(x_BNV) * seen_BN[..., None]
 
