@@ -21,7 +21,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import ray
 from PIL import Image
+from ray.util.placement_group import get_current_placement_group
 
 from model.pointing import Decision, decide
 from model.request import Completion, EngineDead, EngineStats, Request, RequestError, Usage
@@ -100,34 +102,35 @@ class VllmEngine:
 
     async def _ask(self, request: Request, number: int, image: Image.Image, name: str) -> Completion | RequestError:
         decision = decide(request.questions[number], request.modes[number])
-        text = self.frame.ask(request.questions[number], decision.point)
+        text, schema = self.frame.ask(request.questions[number], decision.point), self.frame.schema(decision.point)
         choosing = sampling_of(request.sampling, number, request.max_output_tokens)
+        began = -math.inf
         try:
             async with self._places:
                 prompt, image_tokens = await self._vllm.prompt(text, image, name)
                 began = time.monotonic()
-                async with asyncio.timeout(self._shape.seconds) as scope:
-                    schema = self.frame.schema(decision.point)
+                async with asyncio.timeout(self._shape.seconds):
                     output = await self._vllm.generate(prompt, choosing, schema, f"q{next(self._ids)}")
-        except Exception as error:
-            return self._failure(error, began if isinstance(error, TimeoutError) and scope.expired() else None)
-        return self._completion(output, image_tokens, number > 0, decision)
+        except TimeoutError:
+            return self._late(began)
+        except Exception as error:  # vLLM's code is not ours: whatever it raises is this question's
+            return self._failed(error)
+        return self._completion(output, image_tokens, decision)
 
-    def _failure(self, error: Exception, began: float | None) -> RequestError:
-        """Why one question has no answer; `began`: when one was asked whose time is over. EngineDead if none will."""
-        if self._closed or self._vllm.dead:
-            raise EngineDead(f"vLLM's engine is gone: {error}") from None
-        if began is None:
-            cause = error.__cause__ or error  # vLLM says "generation failed" and why behind it
-            return RequestError(self._vllm.kind_of(error), f"{type(cause).__name__}: {cause}")
+    def _late(self, began: float) -> RequestError:
         limit = f"{self._shape.seconds:g} s (--request-seconds)"
         if self._meter.heard < began:
-            raise EngineDead(f"vLLM has made no step within {limit}") from None
+            raise EngineDead(f"vLLM has made no step within {limit}")
         return RequestError("timeout", f"no answer within {limit}")
 
-    def _completion(
-        self, output: Any, image_tokens: int, is_sibling: bool, decision: Decision
-    ) -> Completion | RequestError:
+    def _failed(self, error: Exception) -> RequestError:
+        if self._closed or self._vllm.dead:
+            raise EngineDead(f"vLLM's engine is gone: {error}") from None
+        cause = error.__cause__ or error  # vLLM says that generation failed, and why behind it
+        kind = "engine_refused" if isinstance(error, self._vllm.refusals) else "engine_step"
+        return RequestError(kind, f"{type(cause).__name__}: {cause}")
+
+    def _completion(self, output: Any, image_tokens: int, decision: Decision) -> Completion | RequestError:
         made, cached = output.outputs[0], output.num_cached_tokens or 0
         if made.finish_reason not in ("stop", "length"):
             return RequestError(f"engine_{made.finish_reason}", f"vLLM ended this question: {made.finish_reason}")
@@ -135,7 +138,7 @@ class VllmEngine:
         self._stats.answers += 1
         self._stats.prompt_tokens += len(output.prompt_token_ids)
         self._stats.output_tokens += len(tokens)
-        shared = is_sibling and cached >= image_tokens
+        shared = cached > image_tokens / 2  # it counts in whole blocks
         usage = Usage(image_tokens, len(output.prompt_token_ids), len(tokens), None, None, shared, *decision)
         confidence = math.exp(made.cumulative_logprob / len(tokens)) if tokens else None
         return Completion(made.text, tokens, made.finish_reason, confidence, usage)
@@ -169,8 +172,11 @@ def sampling_of(sampling: Sampling, number: int, max_output_tokens: int) -> dict
     return chosen | {"temperature": sampling.temperature, "top_p": sampling.top_p, "seed": seed}
 
 
-def arguments_of(checkpoint: str, shape: Shape, on_cpu: bool) -> dict[str, Any]:
-    """vLLM's engine arguments. ValueError when the device that was asked for is not the one vLLM was built for."""
+def arguments_of(checkpoint: str, shape: Shape, on_cpu: bool, in_group: bool) -> dict[str, Any]:
+    """vLLM's engine arguments; `in_group`: the actor sits in a placement group.
+
+    ValueError when the device that was asked for is not the one vLLM was built for.
+    """
     if shape.device == ("cuda" if on_cpu else "cpu"):
         built = "CPUs" if on_cpu else "GPUs"
         raise ValueError(f"--device {shape.device}, but this vLLM was built for {built}: install the other, or drop it")
@@ -186,8 +192,8 @@ def arguments_of(checkpoint: str, shape: Shape, on_cpu: bool) -> dict[str, Any]:
         "enforce_eager": on_cpu,  # compiling takes a CPU longer than most runs would gain
         "disable_log_stats": True,
     }
-    if shape.gpus > 1:  # the actor sits in a placement group of so many, and vLLM's workers take the GPUs of it
-        arguments |= {"tensor_parallel_size": shape.gpus, "distributed_executor_backend": "ray"}
+    if shape.gpus > 1:  # by workers that take the group's GPUs, or that share the actor's
+        arguments |= {"tensor_parallel_size": shape.gpus, "distributed_executor_backend": "ray" if in_group else "mp"}
     return arguments
 
 
@@ -220,12 +226,15 @@ class _Vllm:
         os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
         try:
             import vllm
+            from vllm.exceptions import VLLMClientError
             from vllm.platforms import current_platform
             from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
         except ImportError as error:
             raise ValueError(f"--engine vllm needs its libraries: {INSTALL} ({error})") from None
         self._module, self._structured, self._final = vllm, StructuredOutputsParams, RequestOutputKind.FINAL_ONLY
-        arguments = vllm.AsyncEngineArgs(**arguments_of(checkpoint, shape, current_platform.is_cpu()))
+        self.refusals = (VLLMClientError, ValueError)
+        in_group = ray.is_initialized() and get_current_placement_group() is not None
+        arguments = vllm.AsyncEngineArgs(**arguments_of(checkpoint, shape, current_platform.is_cpu(), in_group))
         self._llm = vllm.AsyncLLMEngine.from_engine_args(arguments, stat_loggers=[lambda *_: meter])
         names = [str(child.pid) for child in multiprocessing.active_children()]
         self._leash = subprocess.Popen(["sh", "-c", _LEASH, "leash", *names], stdin=subprocess.PIPE)
@@ -259,12 +268,6 @@ class _Vllm:
             last = output
         return last
 
-    def kind_of(self, error: Exception) -> str:
-        """Whether a question was refused or failed, in a word for tables."""
-        from vllm.exceptions import VLLMClientError
-
-        return "engine_refused" if isinstance(error, VLLMClientError | ValueError) else "engine_step"
-
     def close(self) -> None:
         self._llm.shutdown()
         self._leash.communicate()
@@ -274,7 +277,7 @@ class _Vllm:
         from vllm.renderers.params import ChatParams
 
         parts = [{"type": "image_pil", "image_pil": Image.new("RGB", (64, 64))}, {"type": "text", "text": _MARK}]
-        as_text = ChatParams(chat_template_kwargs={"tokenize": False})
+        as_text = ChatParams(chat_template_kwargs={"tokenize": False, "add_generation_prompt": True})
         _, rendered = self._llm.renderer.render_messages([{"role": "user", "content": parts}], as_text)
         before, mark, after = rendered["prompt"].partition(_MARK)
         if not mark:
