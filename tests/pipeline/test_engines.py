@@ -46,3 +46,21 @@ def test_any_engine_that_keeps_the_protocol_will_do() -> None:
     (completion,) = asyncio.run(engine.answer(Request(picture(), ("How many words?",))))
     assert isinstance(completion, Completion)
     assert completion.text == "</think>3" and engine.stats().answers == 1
+
+
+def test_vllm_is_known_by_its_weights_before_it_is_started_and_sees_as_its_family_does(tmp_path: Path) -> None:
+    vllm = ENGINES["vllm"]
+    (tmp_path / "config.json").write_text('{"model_type": "qwen2_5_vl"}')
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    here = plan(engine="vllm", model=str(tmp_path), gpus_per_actor=2, requests_in_flight=9, request_seconds=3)
+    assert vllm.revision(here) == ENGINES["transformers"].revision(here)
+    assert vllm.view(here).canvas((100, 50)) == (112, 56, False)
+    assert vllm.view(replace(here, frame="json")).canvas((100, 50)) is None
+    assert (here.gpus, here.requests_in_flight, here.request_seconds) == (2, 9, 3)
+    with pytest.raises(ValueError, match=r"no vllm checkpoint at .*: give --model a folder"):
+        vllm.revision(replace(here, checkpoint=str(tmp_path / "none")))
+
+
+def test_an_engine_that_nobody_brings_is_an_error() -> None:
+    with pytest.raises(ValueError, match="engine"):
+        plan(engine="vlllm")
