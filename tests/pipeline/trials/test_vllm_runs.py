@@ -43,7 +43,8 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @contextmanager
 def started(checkpoint: Path, catalog: Path, output: Path, *more: str) -> Iterator[subprocess.Popen[str]]:
     command = [str(PYTHON), str(PROJECT / "jobs" / "catalog_qa.py"), "--engine", "vllm", "--model", str(checkpoint)]
-    command += ["--catalog", str(catalog), "--output", str(output), "--kv-budget-mb", "64", *more]
+    command += ["--catalog", str(catalog), "--output", str(output), "--kv-budget-mb", "64"]
+    command += ["--request-seconds", "600", *more]  # a busy machine is no dead engine
     paths = {"PYTHONPATH": f"{PROJECT}{os.pathsep}{PROJECT / 'tests' / 'site'}"}
     with subprocess.Popen(
         command, env=os.environ | paths, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -57,7 +58,7 @@ def started(checkpoint: Path, catalog: Path, output: Path, *more: str) -> Iterat
 
 def finished(job: subprocess.Popen[str], output: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The record and the rows."""
-    said, _ = job.communicate(timeout=500)
+    said, _ = job.communicate(timeout=900)
     assert job.returncode == 0, said
     return json.loads((output / "run.json").read_text()), answers(output)
 
