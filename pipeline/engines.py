@@ -203,6 +203,7 @@ class Vllm(_FromFolder):
             threads=plan.threads,
             device=plan.device,
             dtype=plan.dtype,
+            draws=plan.sampling.temperature > 0,
         )
         return VllmEngine(plan.checkpoint, self._frame(plan), shape)
 

@@ -17,6 +17,7 @@ import multiprocessing
 import os
 import subprocess
 import time
+from collections.abc import Awaitable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,8 @@ INSTALL = 'pip install -e ".[vllm]"'
 _CPU_KV_BYTES = 1_000_000_000  # vLLM's own choice would be nearly all of a machine's memory
 _PREPARED_GB = 1  # of images that vLLM keeps prepared: an image's questions come right after one another
 _WAITING_SHARE = 0.1  # of the questions that vLLM runs at a time: so many more wait in it, to follow at once
+# Its two halves may differ on which images are prepared, if questions overtake each other; the second try sends all.
+_TRIES = 2
 _MARK = "WhatIsAsked"
 # Ends what is named when the process at the other end of its input is gone, however that happened.
 _LEASH = 'read _; kill -9 "$@" 2>/dev/null'
@@ -45,7 +48,8 @@ _LEASH = 'read _; kill -9 "$@" 2>/dev/null'
 @dataclass(frozen=True)
 class Shape:
     """What one engine may take. `in_flight`: questions that run at a time, None: as vLLM sees fit; `kv_bytes`: of each
-    GPU or of the CPU; `gpus`: the model is split among so many; `threads`: of a CPU; `seconds`: for one question."""
+    GPU or of the CPU; `gpus`: the model is split among so many; `threads`: of a CPU; `seconds`: for one question;
+    `draws`: tokens are drawn by seeds."""
 
     max_pixels: int
     seconds: float
@@ -55,6 +59,7 @@ class Shape:
     threads: int = 1
     device: str = "auto"
     dtype: str = "auto"
+    draws: bool = False
 
 
 class VllmEngine:
@@ -104,24 +109,31 @@ class VllmEngine:
         decision = decide(request.questions[number], request.modes[number])
         text, schema = self.frame.ask(request.questions[number], decision.point), self.frame.schema(decision.point)
         choosing = sampling_of(request.sampling, number, request.max_output_tokens)
-        began = -math.inf
         try:
             async with self._places:
-                prompt, image_tokens = await self._vllm.prompt(text, image, name)
-                began = time.monotonic()
-                async with asyncio.timeout(self._shape.seconds):
-                    output = await self._vllm.generate(prompt, choosing, schema, f"q{next(self._ids)}")
-        except TimeoutError:
-            return self._late(began)
+                for _ in range(_TRIES):
+                    prompt, image_tokens = await self._vllm.prompt(text, image, name)
+                    output = await self._in_time(self._vllm.generate(prompt, choosing, schema, f"q{next(self._ids)}"))
+                    if output.outputs[0].finish_reason != "error":
+                        break
+        except EngineDead:
+            raise
+        except RequestError as late:
+            return late
         except Exception as error:  # vLLM's code is not ours: whatever it raises is this question's
             return self._failed(error)
         return self._completion(output, image_tokens, decision)
 
-    def _late(self, began: float) -> RequestError:
-        limit = f"{self._shape.seconds:g} s (--request-seconds)"
-        if self._meter.heard < began:
-            raise EngineDead(f"vLLM has made no step within {limit}")
-        return RequestError("timeout", f"no answer within {limit}")
+    async def _in_time(self, generating: Awaitable[Any]) -> Any:
+        began = time.monotonic()
+        try:
+            async with asyncio.timeout(self._shape.seconds):
+                return await generating
+        except TimeoutError:
+            limit = f"{self._shape.seconds:g} s (--request-seconds)"
+            if self._meter.heard < began:
+                raise EngineDead(f"vLLM has made no step within {limit}") from None
+            raise RequestError("timeout", f"no answer within {limit}") from None
 
     def _failed(self, error: Exception) -> RequestError:
         if self._closed or self._vllm.dead:
@@ -175,11 +187,13 @@ def sampling_of(sampling: Sampling, number: int, max_output_tokens: int) -> dict
 def arguments_of(checkpoint: str, shape: Shape, on_cpu: bool, in_group: bool) -> dict[str, Any]:
     """vLLM's engine arguments; `in_group`: the actor sits in a placement group.
 
-    ValueError when the device that was asked for is not the one vLLM was built for.
+    ValueError when vLLM was built for another device than was asked for, or for one where it can't do that.
     """
     if shape.device == ("cuda" if on_cpu else "cpu"):
         built = "CPUs" if on_cpu else "GPUs"
         raise ValueError(f"--device {shape.device}, but this vLLM was built for {built}: install the other, or drop it")
+    if on_cpu and shape.draws:  # its engine dies when a prompt with a seed is taken in parts (0.32)
+        raise ValueError("vLLM can't draw by seeds on a CPU: --temperature 0, or another engine")
     arguments: dict[str, Any] = {
         "model": checkpoint,
         "dtype": shape.dtype,

@@ -116,6 +116,12 @@ def test_a_device_that_vllm_was_not_built_for_is_refused(device: str, on_cpu: bo
     assert arguments_of("m", replace(SHAPE, device=device), not on_cpu, False)["model"] == "m"
 
 
+def test_a_cpu_build_that_would_die_of_seeds_is_not_started_with_any() -> None:
+    with pytest.raises(ValueError, match="can't draw by seeds on a CPU: --temperature 0"):
+        arguments_of("m", replace(SHAPE, draws=True), True, False)
+    assert arguments_of("m", replace(SHAPE, draws=True), False, False)["model"] == "m"
+
+
 def test_tags_are_kept_and_a_question_draws_by_a_seed_of_its_own() -> None:
     greedy = sampling_of(GREEDY, 1, 8)
     assert greedy == {"max_tokens": 8, "skip_special_tokens": False, "logprobs": 0, "temperature": 0.0}
@@ -188,6 +194,16 @@ def test_a_question_that_fails_is_an_error_of_its_own(engine: VllmEngine) -> Non
         ("engine_refused", "LookupError: too long a prompt"),
         ("engine_abort", "vLLM ended this question: abort"),
     ]
+
+
+def test_a_question_whose_image_vllm_lost_is_prepared_and_asked_once_more(engine: VllmEngine) -> None:
+    told = iter(["an error", "a stop", "an error", "an error"])
+    inside(engine).word = lambda text: next(told)
+    ((healed,),) = answered(engine, asking("x"))
+    ((lost,),) = answered(engine, asking("x"))
+    assert isinstance(healed, Completion) and healed.text == "a stop"
+    assert isinstance(lost, RequestError) and lost.kind == "engine_error"
+    assert len(inside(engine).asked) == 4
 
 
 def test_a_question_that_takes_too_long_is_an_error_while_others_move_on(engine: VllmEngine) -> None:

@@ -66,7 +66,7 @@ def finished(job: subprocess.Popen[str], output: Path) -> tuple[dict[str, Any], 
 def test_a_run_with_vllm_answers_a_whole_catalog_broken_images_and_all(checkpoint: Path, tmp_path: Path) -> None:
     images = [b"no image" if n % 10 == 3 else encoded(picture(560, 420, (n, n, n + 99, n + 99))) for n in range(40)]
     catalog = write_catalog(tmp_path / "c.parquet", 40, QUESTIONS, image=images)
-    more = ("--frame", "json", "--max-output-tokens", "8", "--temperature", "0.7")
+    more = ("--frame", "json", "--max-output-tokens", "8")
     with started(checkpoint, catalog, tmp_path / "out", *more) as job:
         record, rows = finished(job, tmp_path / "out")
     status = Counter((row["status"], row["error"] and row["error"]["stage"]) for row in rows)
