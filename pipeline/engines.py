@@ -6,6 +6,7 @@ any other.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
 from collections.abc import Sequence
@@ -27,6 +28,7 @@ from .keys import Conditions
 from .settings import Settings, require_checkpoint
 from .views import NativeView, SentView, View
 
+VLLM_INSTALL = 'pip install -e ".[vllm]"'
 _CPU_KV_BUDGET_MB = 64
 
 
@@ -190,6 +192,12 @@ class Vllm(_FromFolder):
     """Any image-text model that vLLM can run, from a folder."""
 
     kind = "vllm"
+
+    def revision(self, plan: Plan) -> str:
+        # Said at once: an actor that can't be made is tried again for minutes.
+        if importlib.util.find_spec("vllm") is None:
+            raise ValueError(f"--engine vllm needs its libraries, here and on the workers: {VLLM_INSTALL}")
+        return super().revision(plan)
 
     def make(self, plan: Plan) -> Engine:
         from .vllm_engine import Shape, VllmEngine

@@ -31,9 +31,8 @@ from model.request import Completion, EngineDead, EngineStats, Request, RequestE
 from model.sampling import Sampling
 from model.weights import revision
 
+from .engines import VLLM_INSTALL
 from .frames import Frame
-
-INSTALL = 'pip install -e ".[vllm]"'
 
 _CPU_KV_BYTES = 1_000_000_000  # vLLM's own choice would be nearly all of a machine's memory
 _PREPARED_GB = 1  # of images that vLLM keeps prepared: an image's questions come right after one another
@@ -244,7 +243,7 @@ class _Vllm:
             from vllm.platforms import current_platform
             from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
         except ImportError as error:
-            raise ValueError(f"--engine vllm needs its libraries: {INSTALL} ({error})") from None
+            raise ValueError(f"--engine vllm needs its libraries: {VLLM_INSTALL} ({error})") from None
         self._module, self._structured, self._final = vllm, StructuredOutputsParams, RequestOutputKind.FINAL_ONLY
         self.refusals = (VLLMClientError, ValueError)
         in_group = ray.is_initialized() and get_current_placement_group() is not None
