@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+_BATCH = 32  # rows, Ray's default
+
 
 @dataclass(frozen=True)
 class Work:
@@ -68,20 +70,25 @@ def main(argument: str) -> None:
     config = vLLMEngineProcessorConfig(
         model_source=work.model,
         engine_kwargs=work.engine,
+        batch_size=_BATCH,
         concurrency=1,
+        placement_group_config={"bundles": [{"CPU": 1}]},  # it would wait for a GPU
         should_continue_on_error=True,
         log_engine_metrics=False,
         tokenize_stage=work.all_stages,
         detokenize_stage=work.all_stages,
     )
     processor = build_processor(config, preprocess=lambda row: asked(row, work.sampling), postprocess=told)
+    # In blocks of a batch each, as ours: else all rows would leave at the end, and be prepared by one task.
+    rows = ray.data.read_parquet(work.catalog).flat_map(rows_of).repartition(target_num_rows_per_block=_BATCH)
     answers: list[dict[str, Any]] = []
     ended = None
     try:
-        for row in processor(ray.data.read_parquet(work.catalog).flat_map(rows_of)).iter_rows():
+        for row in processor(rows).iter_rows():
             answers.append(row)
     except Exception as error:  # whatever ends it is a finding
-        ended = f"{type(error).__name__}: {str(error).strip().splitlines()[-1][:300]}"
+        said = [line for line in str(error).splitlines() if "Error: " in line] or [str(error)]
+        ended = f"{type(error).__name__}: {said[-1][:300]}"
     good = [row for row in answers if not row["error"]]
     told_of = {"at": sorted(row["at"] for row in good), "failed": len(answers) - len(good), "ended": ended}
     print(json.dumps(told_of | {"tokens": sum(row["tokens"] for row in good)}), flush=True)
