@@ -39,7 +39,7 @@ class Endpoint:
             model=settings.model if "model" in settings.model_fields_set else "",
             key_variable=settings.key_variable,
             max_pixels=settings.send_pixels,
-            in_flight=settings.requests_in_flight,
+            in_flight=settings.requests_in_flight or Endpoint.in_flight,
             timeout_s=settings.request_seconds,
             attempts=settings.request_attempts,
             patience_s=settings.patience_seconds,

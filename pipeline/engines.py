@@ -6,7 +6,9 @@ any other.
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +28,7 @@ from .keys import Conditions
 from .settings import Settings, require_checkpoint
 from .views import NativeView, SentView, View
 
+VLLM_INSTALL = 'pip install -e ".[vllm]"'
 _CPU_KV_BUDGET_MB = 64
 
 
@@ -50,6 +53,9 @@ class Plan:
     send_pixels: int = 1_000_000
     batch: int = 8
     endpoint: Endpoint | None = None
+    gpus: int = 0
+    requests_in_flight: int | None = None
+    request_seconds: float = 120.0
 
     @staticmethod
     def of(settings: Settings, run_id: str) -> Plan:
@@ -71,6 +77,9 @@ class Plan:
             send_pixels=settings.send_pixels,
             batch=settings.batch,
             endpoint=Endpoint.of(settings) if settings.endpoint else None,
+            gpus=math.ceil(settings.gpus_per_actor),
+            requests_in_flight=settings.requests_in_flight,
+            request_seconds=settings.request_seconds,
         )
 
 
@@ -141,18 +150,30 @@ class OpenAI:
         return OpenAIEngine(_endpoint(plan), _frame(plan))
 
 
-class Transformers:
-    """Any image-text model of transformers, from a folder."""
+class _FromFolder:
+    """What two makers share: a model in a folder, in the layout of transformers, with its family's frame."""
 
-    kind = "transformers"
+    kind: str
 
     def revision(self, plan: Plan) -> str:
         if not (Path(plan.checkpoint) / "config.json").is_file():
-            raise ValueError(f"no transformers checkpoint at {plan.checkpoint}: give --model a folder with config.json")
+            raise ValueError(f"no {self.kind} checkpoint at {plan.checkpoint}: give --model a folder with config.json")
         return revision(plan.checkpoint)
 
     def view(self, plan: Plan) -> View:
         return SentView(self._frame(plan), plan.send_pixels)
+
+    def _frame(self, plan: Plan) -> Frame:
+        """As set, or that of the family that the checkpoint says it is of."""
+        raw = json.loads((Path(plan.checkpoint) / "config.json").read_text(encoding="utf-8"))
+        kind = str(raw.get("model_type", ""))
+        return _frame(plan, next((frame for prefix, frame in _FAMILIES if kind.startswith(prefix)), "json"))
+
+
+class Transformers(_FromFolder):
+    """Any image-text model of transformers, from a folder."""
+
+    kind = "transformers"
 
     def make(self, plan: Plan) -> Engine:
         from .transformers_engine import TransformersEngine
@@ -166,17 +187,39 @@ class Transformers:
             dtype=plan.dtype,
         )
 
-    def _frame(self, plan: Plan) -> Frame:
-        """As set, or that of the family that the checkpoint says it is of."""
-        raw = json.loads((Path(plan.checkpoint) / "config.json").read_text(encoding="utf-8"))
-        kind = str(raw.get("model_type", ""))
-        return _frame(plan, next((frame for prefix, frame in _FAMILIES if kind.startswith(prefix)), "json"))
+
+class Vllm(_FromFolder):
+    """Any image-text model that vLLM can run, from a folder."""
+
+    kind = "vllm"
+
+    def revision(self, plan: Plan) -> str:
+        # Said at once: an actor that can't be made is tried again for minutes.
+        if importlib.util.find_spec("vllm") is None:
+            raise ValueError(f"--engine vllm needs its libraries, here and on the workers: {VLLM_INSTALL}")
+        return super().revision(plan)
+
+    def make(self, plan: Plan) -> Engine:
+        from .vllm_engine import Shape, VllmEngine
+
+        shape = Shape(
+            max_pixels=plan.send_pixels,
+            seconds=plan.request_seconds,
+            in_flight=plan.requests_in_flight,
+            kv_bytes=plan.kv_budget_mb and plan.kv_budget_mb * 1_000_000,
+            gpus=plan.gpus,
+            threads=plan.threads,
+            device=plan.device,
+            dtype=plan.dtype,
+            draws=plan.sampling.temperature > 0,
+        )
+        return VllmEngine(plan.checkpoint, self._frame(plan), shape)
 
 
 # How model types begin, in transformers' configurations, and in which frame such models answer.
 _FAMILIES = (("deepseek", "deepseek"), ("qwen2_5_vl", "qwen2.5-vl"), ("qwen3_vl", "qwen3-vl"))
 
-ENGINES: dict[str, Maker] = {maker.kind: maker for maker in (Native(), OpenAI(), Transformers())}
+ENGINES: dict[str, Maker] = {maker.kind: maker for maker in (Native(), OpenAI(), Transformers(), Vllm())}
 
 
 def view_of(settings: Settings) -> View:

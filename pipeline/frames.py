@@ -31,6 +31,7 @@ Size = tuple[int, int]  # width, height in pixels
 
 _INT16_MAX = 32767
 _THOUSANDTHS = 1000  # how a fraction is kept among the model's own integers
+_TEXT = {"type": "string"}  # in a schema
 _ARITY: dict[Kind, int] = {"box": 4, "point": 2}
 _LABELS = ("label", "name", "text_content")
 _ANSWER_LINE = re.compile(r"^[^\w\n]*(?:final )?answer[^\w\n:]*:[ \t*_]*(.*)", re.IGNORECASE | re.MULTILINE)
@@ -71,6 +72,10 @@ class Frame(Protocol):
         """The question in the words that make such a model point, or as it is."""
         ...
 
+    def schema(self, point: bool) -> dict[str, Any] | None:
+        """The JSON schema of a response to that, for engines that can hold a model to one; None: free text."""
+        ...
+
     def read(self, text: str, original: Size, sent: Size) -> Reading:
         """The response to a question about an image of `original` size that was sent at `sent` size."""
         ...
@@ -90,6 +95,9 @@ class TagFrame:
             f"{question}\nWhile you think, mark each thing that you speak of like this: {example}. The numbers are"
             f" x1, y1, x2, y2, from 0 to {FRAME_MAX} of the image's width and height. Then give the short answer."
         )
+
+    def schema(self, point: bool) -> dict[str, Any] | None:
+        return None
 
     def read(self, text: str, original: Size, sent: Size) -> Reading:
         _, answer = primitives.split(text)
@@ -131,6 +139,15 @@ class JsonFrame:
             f"{question}\nFirst list the things that the answer is about as JSON, {things}, the numbers {units}."
             ' Then write a last line that begins with "Answer:" and gives the short answer.'
         )
+
+    def schema(self, point: bool) -> dict[str, Any] | None:
+        if not (point and self.wrapped):
+            return None
+        number = {"type": "integer" if self.scale == 1000 else "number"}
+        thing = _object_of(
+            **{self.box_key: {"type": "array", "items": number, "minItems": 4, "maxItems": 4}}, label=_TEXT
+        )
+        return _object_of(objects={"type": "array", "items": thing}, answer=_TEXT)
 
     def read(self, text: str, original: Size, sent: Size) -> Reading:
         thinking, response = primitives.split(text)
@@ -218,6 +235,12 @@ def fitted(original: Size, max_pixels: int, grid: int) -> Size:
     while columns * rows * grid * grid > max_pixels:  # rounded up, or a thin image's short side was
         columns, rows = (columns - 1, rows) if columns >= rows else (columns, rows - 1)
     return columns * grid, rows * grid
+
+
+def _object_of(**properties: Any) -> dict[str, Any]:
+    """The schema of an object with these keys and no others."""
+    closed = {"required": list(properties), "additionalProperties": False}
+    return {"type": "object", "properties": properties, **closed}
 
 
 def _stated_answer(value: Any) -> list[str]:

@@ -68,7 +68,11 @@ class HostGate:
 
     async def __aenter__(self) -> float:
         async with self._changed:
-            await self._changed.wait_for(lambda: self._inside < self.allowed)
+            try:
+                await self._changed.wait_for(lambda: self._inside < self.allowed)
+            except asyncio.CancelledError:
+                self._changed.notify()  # of a place that this one may have been told of
+                raise
             self._inside += 1
         try:
             while (left := self._closed_until - time.monotonic()) > 0:
@@ -86,7 +90,8 @@ class HostGate:
     async def _leave(self) -> None:
         async with self._changed:
             self._inside -= 1
-            self._changed.notify_all()
+            # No more than can enter: a thousand that look and wait on at each leave cost more than the requests.
+            self._changed.notify(max(self.allowed - self._inside, 0))
 
     def too_many(self, entered: float, wait: float) -> None:
         """The host refused a request that was let in at `entered`, and none is to start for `wait` seconds."""

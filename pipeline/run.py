@@ -29,11 +29,12 @@ from .engines import ENGINES, Maker, Plan, conditions
 from .images import Limits, fetch_and_check
 from .keys import Conditions
 from .lease import Lease, LostLease
+from .placement import Placement
 from .progress import Progress
 from .reading import CatalogSource
 from .record import run_record, summary
 from .resume import read_back, take_up, terms_of
-from .runtime import TASK_CPUS, ray_runtime, reserved_cpus, warn_when_actors_do_not_fit
+from .runtime import TASK_CPUS, ray_runtime, warn_when_actors_do_not_fit
 from .settings import Settings
 from .sink import RECORD, STORE_FAILURES, WriteError, write_empty
 
@@ -170,7 +171,7 @@ def _stages(job: Job, done: np.ndarray, collector: Any) -> Generator[tuple[list[
     calls = math.ceil(settings.images_in_flight / in_call)
     pool = ray.data.ActorPoolStrategy(size=settings.actors, max_concurrent_calls_per_actor=calls)
     tasks: dict[str, Any] = {"num_cpus": TASK_CPUS, "concurrency": _TASKS_PER_ACTOR * settings.actors}
-    source = CatalogSource(job.catalog, job.conditions, done)
+    source, placement = CatalogSource(job.catalog, job.conditions, done), Placement(settings)
     dataset = (
         ray.data.read_datasource(source, override_num_blocks=len(job.catalog.units), **tasks)
         .map_batches(partial(fetch_and_check, limits=limits), batch_format="pyarrow", batch_size=in_call, **tasks)
@@ -185,11 +186,11 @@ def _stages(job: Job, done: np.ndarray, collector: Any) -> Generator[tuple[list[
         compute=pool,
         batch_size=in_call,
         batch_format="pyarrow",
-        num_cpus=reserved_cpus(settings),
-        num_gpus=settings.gpus_per_actor or None,
+        **placement.arguments(),
     )
-    for bundle in dataset.iter_internal_ref_bundles():
-        yield list(bundle.block_refs), bundle.num_rows() or 0
+    with closing(placement):
+        for bundle in dataset.iter_internal_ref_bundles():
+            yield list(bundle.block_refs), bundle.num_rows() or 0
 
 
 def _refuse_errors(share: float, done: Mapping[str, int]) -> None:

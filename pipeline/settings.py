@@ -138,7 +138,7 @@ class CatalogSettings(ImageSettings):
 class EngineSettings(Sources):
     """The model, how it answers, and how many of it run where."""
 
-    engine: Literal["native", "openai", "transformers"] = Field(default="native", description="what answers")
+    engine: Literal["native", "openai", "transformers", "vllm"] = Field(default="native", description="what answers")
     model: str = Field(
         default=str(BUNDLED_MODEL), description="checkpoint folder; for the engine openai the model's name there"
     )
@@ -153,8 +153,14 @@ class EngineSettings(Sources):
     key_variable: str = Field(
         default="OPENAI_API_KEY", description="environment variable, on the workers, that holds the endpoint's key"
     )
-    requests_in_flight: int = Field(default=64, ge=1, description="requests to the endpoint at a time, of one actor")
-    request_seconds: float = Field(default=120.0, gt=0, description="a request to the endpoint is cut off after this")
+    requests_in_flight: int | None = Field(
+        default=None,
+        ge=1,
+        description="requests to the endpoint, or questions in vllm, at a time, of one actor [64; vllm's own choice]",
+    )
+    request_seconds: float = Field(
+        default=120.0, gt=0, description="a request to the endpoint, or a question in vllm, is cut off after this"
+    )
     request_attempts: int = Field(default=5, ge=1, description="a request that fails is sent so often")
     patience_seconds: float = Field(
         default=300.0, gt=0, description="an endpoint that refuses or is not there is waited for so long"
@@ -175,13 +181,20 @@ class EngineSettings(Sources):
     seed: int = Field(default=0, description="of sampling: what is drawn for an image's questions repeats with it")
     max_output_tokens: int = Field(default=256, ge=1, description="longest response to one question, in tokens")
     kv_budget_mb: int | None = Field(
-        default=None, ge=1, description="KV cache of one engine in MB (10^6 bytes) [64 on a CPU, kv-share on a GPU]"
+        default=None,
+        ge=1,
+        description="KV cache of one engine in MB (10^6 bytes), for vllm of each of its GPUs"
+        " [64 on a CPU, kv-share on a GPU; vllm: 1000 on a CPU, its own choice on a GPU]",
     )
-    kv_share: float = Field(default=0.6, gt=0, lt=1, description="share of a GPU's free memory that is KV cache")
+    kv_share: float = Field(
+        default=0.6, gt=0, lt=1, description="share of a GPU's free memory that is the KV cache of the engine native"
+    )
 
     actors: int = Field(default=1, ge=1, description="engines that run side by side, one Ray actor each")
     cpus_per_actor: float = Field(default=1.0, gt=0, description="CPUs that one actor reserves and its model uses")
-    gpus_per_actor: float = Field(default=0.0, ge=0, description="GPUs that one actor reserves")
+    gpus_per_actor: float = Field(
+        default=0.0, ge=0, description="GPUs that one actor reserves; vllm shares a model among several"
+    )
     images_in_flight: int = Field(default=256, ge=1, description="images that one actor holds at a time at most")
     address: str | None = Field(
         default=None,

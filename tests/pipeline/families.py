@@ -152,7 +152,9 @@ def _deepseek_ocr2() -> Made:
     return config, t.DeepseekOcr2Processor(images, tokenizer)
 
 
-def _qwen(config_class: Any, processor_class: Any, patch: int, vision: dict[str, Any]) -> Made:
+def _qwen(
+    config_class: Any, processor_class: Any, patch: int, vision: dict[str, Any], text: dict[str, Any] | None = None
+) -> Made:
     vision_start, vision_end = "<|vision_start|>", "<|vision_end|>"
     tokenizer = _tokenizer(
         image_token="<|image_pad|>",
@@ -161,7 +163,7 @@ def _qwen(config_class: Any, processor_class: Any, patch: int, vision: dict[str,
         vision_eos_token=vision_end,
     )
     config = config_class(
-        text_config={**_TEXT, "rope_parameters": _MROPE},
+        text_config={**_TEXT, "rope_parameters": _MROPE, **(text or {})},
         vision_config={
             "depth": 2,
             "hidden_size": 32,
@@ -186,6 +188,15 @@ def _qwen(config_class: Any, processor_class: Any, patch: int, vision: dict[str,
 def _qwen2_5_vl() -> Made:
     vision = {"window_size": 112, "fullatt_block_indexes": [1]}
     return _qwen(t.Qwen2_5_VLConfig, t.Qwen2_5_VLProcessor, 14, vision)
+
+
+def _qwen2_5_vl_wide() -> Made:
+    """With heads of 32 everywhere: vLLM has no attention for fewer."""
+    text = {"hidden_size": 64, "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 32}
+    text |= {"rope_parameters": {**_MROPE, "mrope_section": [4, 6, 6]}, "max_position_embeddings": 4096}
+    vision = {"window_size": 112, "fullatt_block_indexes": [1], "hidden_size": 64, "num_heads": 2}
+    vision |= {"out_hidden_size": 64}
+    return _qwen(t.Qwen2_5_VLConfig, t.Qwen2_5_VLProcessor, 14, vision, text)
 
 
 def _qwen3_vl() -> Made:
@@ -242,8 +253,17 @@ FAMILIES: dict[str, Callable[[], Made]] = {
 
 def write_checkpoint(family: str, folder: Path) -> Path:
     """A checkpoint of this family with random weights, the same each time, as transformers saves one."""
+    return _written(FAMILIES[family], folder)
+
+
+def write_checkpoint_for_vllm(folder: Path) -> Path:
+    """The same of a Qwen2.5-VL that vLLM can run."""
+    return _written(_qwen2_5_vl_wide, folder)
+
+
+def _written(made: Callable[[], Made], folder: Path) -> Path:
     torch.manual_seed(7)
-    config, processor = FAMILIES[family]()
+    config, processor = made()
     tokenizer = processor.tokenizer
     config.get_text_config().pad_token_id = tokenizer.pad_token_id
     model = t.AutoModelForImageTextToText.from_config(config)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import replace
 from pathlib import Path
 
@@ -46,3 +47,32 @@ def test_any_engine_that_keeps_the_protocol_will_do() -> None:
     (completion,) = asyncio.run(engine.answer(Request(picture(), ("How many words?",))))
     assert isinstance(completion, Completion)
     assert completion.text == "</think>3" and engine.stats().answers == 1
+
+
+def test_vllm_is_known_by_its_weights_before_it_is_started_and_sees_as_its_family_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vllm = ENGINES["vllm"]
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)  # as if it were installed
+    (tmp_path / "config.json").write_text('{"model_type": "qwen2_5_vl"}')
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    here = plan(engine="vllm", model=str(tmp_path), gpus_per_actor=2, requests_in_flight=9, request_seconds=3)
+    assert vllm.revision(here) == ENGINES["transformers"].revision(here)
+    assert vllm.view(here).canvas((100, 50)) == (112, 56, False)
+    assert vllm.view(replace(here, frame="json")).canvas((100, 50)) is None
+    assert (here.gpus, here.requests_in_flight, here.request_seconds) == (2, 9, 3)
+    with pytest.raises(ValueError, match=r"no vllm checkpoint at .*: give --model a folder"):
+        vllm.revision(replace(here, checkpoint=str(tmp_path / "none")))
+
+
+def test_a_missing_vllm_is_named_at_once_with_the_line_that_installs_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r'pip install -e "\.\[vllm\]"'):
+        ENGINES["vllm"].revision(plan(engine="vllm", model=str(tmp_path)))
+
+
+def test_an_engine_that_nobody_brings_is_an_error() -> None:
+    with pytest.raises(ValueError, match="engine"):
+        plan(engine="vlllm")

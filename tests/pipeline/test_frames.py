@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import jsonschema
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -193,3 +194,26 @@ def test_a_limit_below_one_cell_and_an_unknown_frame_are_refused() -> None:
         fitted((100, 100), 100, 28)
     with pytest.raises(ValueError, match="choose from deepseek"):
         frame_of("owl")
+
+
+def test_a_response_held_to_the_contract_is_one_that_the_frame_reads() -> None:
+    frame = frame_of("json")
+    schema = frame.schema(True)
+    assert schema is not None
+    response = {"objects": [{"box": [10, 20, 500, 1000], "label": "cup"}], "answer": "one"}
+    jsonschema.validate(response, schema)
+    (box,) = boxes("json", json.dumps(response))
+    assert box.valid and box.label == "cup"
+    for broken in (
+        {"objects": []},
+        {"objects": [{"box": [1, 2, 3], "label": "x"}], "answer": ""},
+        {**response, "x": 1},
+    ):
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(broken, schema)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_only_a_frame_that_is_json_alone_has_a_schema_and_only_where_it_points(name: str) -> None:
+    assert (frame_of(name).schema(True) is not None) == (name == "json")
+    assert frame_of(name).schema(False) is None

@@ -116,3 +116,45 @@ def test_who_gives_up_at_a_closed_gate_leaves_the_place_free() -> None:
             pass
 
     asyncio.run(run())
+
+
+def test_a_place_that_comes_free_wakes_no_more_than_can_enter() -> None:
+    looks = 0
+
+    class Counted(HostGate):
+        @property
+        def allowed(self) -> int:
+            nonlocal looks
+            looks += 1
+            return super().allowed
+
+    async def all_at_once() -> None:
+        gate = Counted(2)
+
+        async def enter() -> None:
+            async with gate:
+                await asyncio.sleep(0)
+
+        await asyncio.gather(*(enter() for _ in range(200)))
+
+    asyncio.run(all_at_once())
+    assert looks <= 200 * 4  # not 200 * 200
+
+
+def test_one_that_gives_up_waiting_leaves_its_place_to_the_next() -> None:
+    async def scenario() -> None:
+        gate = HostGate(1)
+        entered = []
+
+        async def enter(name: str) -> None:
+            async with gate:
+                entered.append(name)
+
+        async with gate:
+            waiting = [asyncio.ensure_future(enter(name)) for name in "abc"]
+            await asyncio.sleep(0.01)
+        waiting[0].cancel()  # told of the free place, and gone before it can take it
+        await asyncio.wait_for(asyncio.gather(*waiting[1:]), 5)
+        assert entered == ["b", "c"]
+
+    asyncio.run(scenario())
