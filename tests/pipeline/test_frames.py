@@ -204,11 +204,12 @@ def test_a_response_held_to_the_contract_is_one_that_the_frame_reads() -> None:
     jsonschema.validate(response, schema)
     (box,) = boxes("json", json.dumps(response))
     assert box.valid and box.label == "cup"
-    for broken in (
+    wrong: tuple[dict[str, Any], ...] = (
         {"objects": []},
         {"objects": [{"box": [1, 2, 3], "label": "x"}], "answer": ""},
         {**response, "x": 1},
-    ):
+    )
+    for broken in wrong:
         with pytest.raises(jsonschema.ValidationError):
             jsonschema.validate(broken, schema)
 
