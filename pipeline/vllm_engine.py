@@ -96,9 +96,8 @@ class VllmEngine:
         """A copy of the counters; a step is one of vLLM's, busy is the time with an image in it."""
         self._count(0)
         meter, kv_bytes = self._meter, self._vllm.kv_bytes
-        return replace(
-            self._stats, steps=meter.steps, sequence_steps=meter.sequence_steps, kv_budget_bytes=kv_bytes,
-            kv_peak_bytes=round(kv_bytes * meter.kv_share))  # fmt: skip
+        told = replace(self._stats, steps=meter.steps, sequence_steps=meter.sequence_steps)
+        return replace(told, kv_budget_bytes=kv_bytes, kv_peak_bytes=round(kv_bytes * meter.kv_share))
 
     def close(self) -> None:
         """Ends vLLM's processes; what is under way fails with EngineDead."""

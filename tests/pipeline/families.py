@@ -192,9 +192,9 @@ def _qwen2_5_vl() -> Made:
 
 def _qwen2_5_vl_wide() -> Made:
     """With heads of 32 everywhere: vLLM has no attention for fewer."""
-    text: dict[str, object] = {"hidden_size": 64, "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 32}
+    text: dict[str, Any] = {"hidden_size": 64, "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 32}
     text |= {"rope_parameters": {**_MROPE, "mrope_section": [4, 6, 6]}, "max_position_embeddings": 4096}
-    vision = {"window_size": 112, "fullatt_block_indexes": [1], "hidden_size": 64, "num_heads": 2}
+    vision: dict[str, Any] = {"window_size": 112, "fullatt_block_indexes": [1], "hidden_size": 64, "num_heads": 2}
     vision |= {"out_hidden_size": 64}
     return _qwen(t.Qwen2_5_VLConfig, t.Qwen2_5_VLProcessor, 14, vision, text)
 
