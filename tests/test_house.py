@@ -112,6 +112,12 @@ def test_tasks_that_read_fetch_or_write_start_without_torch() -> None:
     assert subprocess.run([sys.executable, "-c", tasks], cwd=ROOT, check=False).returncode == 0
 
 
+def test_a_checkpoint_is_loaded_without_torchs_compiler() -> None:
+    """It takes a second to import, several from a cold disk, and 35 MB."""
+    load = "import sys, model; model.load('model/checkpoints/default'); sys.exit('torch._dynamo' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", load], cwd=ROOT, check=False).returncode == 0
+
+
 def test_the_pipeline_never_imports_a_job() -> None:
     above = OWN_PACKAGES - {"model", "pipeline"}
     offenders = [(name(path), m) for path in python_files("pipeline") for m in imported(path) if under(m, above)]
