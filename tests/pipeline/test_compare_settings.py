@@ -50,7 +50,7 @@ def test_the_environment_writes_one_engine_a_line(monkeypatch: pytest.MonkeyPatc
         ("native kv_budget_mb=many", "kv_budget_mb: Input should be a valid integer"),
         ("native actors=2", "actors is the same for all engines; one actor holds them"),
         ("native images_in_flight=2", "the same for all engines; give --images-in-flight 2"),
-        ("telepathy", "engine: Input should be 'native', 'openai' or"),
+        ("telepathy", "engine: Input should be 'native', 'openai', 'transformers' or"),
         ("native 'model", "No closing quotation; it is KIND key=value"),
         ("  ", "there is no kind in it"),
     ],
