@@ -31,7 +31,7 @@ from .sources import PROJECT
 from .vllm_engine import Shape, arguments_of
 
 SCRIPT = Path(__file__).with_name("ray_llm_peer.py")
-SIZE, QUESTIONS = (640, 480), 2
+SIZE = (640, 480)
 FIRST_SEED = 900_000
 PATIENCE_SECONDS = 1800.0
 _BROKEN_EVERY = 50  # 2 %
@@ -66,10 +66,10 @@ class Side:
 
 def compared(options: argparse.Namespace) -> dict[str, Any]:
     """Medians of the rounds, their ratio, and what became of the rows of a catalog with broken images."""
-    figures: dict[str, Any] = {"images": options.images, "questions_per_image": QUESTIONS}
+    figures: dict[str, Any] = {"images": options.images, "questions_per_image": options.questions}
     with TemporaryDirectory() as name:
         folder = Path(name)
-        whole = write_catalog(folder / "whole.parquet", options.images, 0)
+        whole = write_catalog(folder / "whole.parquet", options.images, options.questions, 0)
         rounds = [_round(whole, folder, options) for _ in range(options.rounds)]
         for side in ("ours", "theirs"):
             figures[side] = {key: _middle([each[side][key] for each in rounds]) for key in rounds[0][side]}
@@ -78,12 +78,12 @@ def compared(options: argparse.Namespace) -> dict[str, Any]:
             ("cpu_milliseconds_per_answer", "theirs", "ours"),
         ):
             figures[f"{key}_ratios"] = [each[above][key] / each[below][key] for each in rounds]
-        broken = write_catalog(folder / "broken.parquet", options.images, _BROKEN_EVERY)
+        broken = write_catalog(folder / "broken.parquet", options.images, options.questions, _BROKEN_EVERY)
         figures["with_2_percent_broken"] = _round(broken, folder, options)
     return figures
 
 
-def write_catalog(path: Path, images: int, broken_every: int) -> Path:
+def write_catalog(path: Path, images: int, questions: int, broken_every: int) -> Path:
     """Drawn scenes as JPEGs with questions; of every so many (0: of none) only half of the bytes are there."""
     columns: dict[str, list[Any]] = {"image_id": [], "image": [], "questions": []}
     for index in range(images):
@@ -94,7 +94,7 @@ def write_catalog(path: Path, images: int, broken_every: int) -> Path:
         is_broken = broken_every and index % broken_every == broken_every // 2
         columns["image_id"].append(f"i{index:05}")
         columns["image"].append(stored.getvalue()[: stored.tell() // 2 if is_broken else None])
-        columns["questions"].append([shapes.pose(scene, rng).question for _ in range(QUESTIONS)])
+        columns["questions"].append([shapes.pose(scene, rng).question for _ in range(questions)])
     pq.write_table(pa.table(columns), path, row_group_size=-(-images // _ROW_GROUPS))
     return path
 
@@ -154,6 +154,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--model", required=True, help="folder of an image-text checkpoint that vLLM can run")
     for flag, default, text in (
         ("--images", 500, "images in the drawn catalog"),
+        ("--questions", 4, "questions for each image"),
         ("--tokens", 16, "longest response"),
         ("--rounds", 3, "times that each is measured"),
         ("--kv-budget-mb", 256, "KV cache in MB (10^6 bytes)"),

@@ -12,14 +12,14 @@ import pytest
 from PIL import Image
 
 from pipeline.cpu_time import Watched
-from pipeline.ray_llm_speed import QUESTIONS, SIZE, Side, compared, write_catalog
+from pipeline.ray_llm_speed import SIZE, Side, compared, write_catalog
 
 
 def test_one_image_in_fifty_is_cut_off_in_its_middle(tmp_path: Path) -> None:
-    rows = pq.read_table(write_catalog(tmp_path / "c.parquet", 60, 50)).to_pylist()
+    rows = pq.read_table(write_catalog(tmp_path / "c.parquet", 60, 3, 50)).to_pylist()
     broken = []
     for row in rows:
-        assert len(row["questions"]) == QUESTIONS
+        assert len(row["questions"]) == 3
         image = Image.open(io.BytesIO(row["image"]))
         assert image.size == SIZE
         try:
@@ -45,7 +45,14 @@ def test_a_run_that_answered_nothing_has_no_rate() -> None:
 
 def test_a_python_that_can_run_nothing_is_explained(tmp_path: Path) -> None:
     options = argparse.Namespace(
-        python=sys.executable, model=str(tmp_path), images=3, tokens=1, rounds=1, kv_budget_mb=1, all_stages=False
+        python=sys.executable,
+        model=str(tmp_path),
+        images=3,
+        questions=1,
+        tokens=1,
+        rounds=1,
+        kv_budget_mb=1,
+        all_stages=False,
     )
     with pytest.raises(ValueError, match=r"the run of ours ended with 2:(.|\n)*no vllm checkpoint|needs its libraries"):
         compared(options)
