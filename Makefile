@@ -47,7 +47,7 @@ test-all: lint  ## everything, with real clusters
 bench: $(STAMP)  ## speed of the job, the engine and its peers; one JSON line last
 	@$(PY) jobs/speed.py
 
-train: $(STAMP)  ## train the default checkpoint from scratch (needs hours on a CPU)
+train: $(STAMP)  ## train a checkpoint on all suites from nothing (days on a CPU)
 	@$(PY) jobs/train.py
 
 clean:  ## remove the environment and the caches; results and runs stay

@@ -1,6 +1,7 @@
-"""Train a checkpoint on the counting skill, resume it, or score it.
+"""Train a checkpoint on the suites, run the stages after that, or score one. docs/training.md says more.
 
     python jobs/train.py                              train from nothing into runs/train, or go on there
+    python jobs/train.py --stage all                  specialists, reinforcement, rejection, distillation
     python jobs/train.py --checkpoint DIR --score     print the figures of a checkpoint on 500 held-out scenes;
                                                       with --card, write them into its CARD.md too
 """

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import subprocess
 import sys
 
-from pipeline.room import ByteGate, Room
+import pytest
+
+from pipeline.room import _REARM_SECONDS, ByteGate, Room, Watch
 
 
 def test_the_gate_holds_back_what_is_too_much_and_lets_the_huge_through_alone() -> None:
@@ -73,22 +76,22 @@ re.match(r"(a+)+$", "a" * 40 + "b")  # native code that never returns, and keeps
 """
 
 
-GOES_ON = """
-import time
-import pipeline.room as room
-room._GRACE_SECONDS, room._REARM_SECONDS = 0.0, 0.2
-watch = room.Watch(2.0)
-with watch.over(1):
-    for _ in range(7):
-        time.sleep(0.4)
-        watch.saw_progress()
-print("done", flush=True)
-"""
-
-
-def test_a_process_whose_images_make_progress_goes_on() -> None:
-    done = subprocess.run([sys.executable, "-c", GOES_ON], capture_output=True, text=True, timeout=60)
-    assert (done.stdout, done.returncode) == ("done\n", 0)
+def test_progress_puts_the_end_off_but_not_at_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, ends = 100.0, []
+    monkeypatch.setattr("pipeline.room.time.monotonic", lambda: clock)
+    monkeypatch.setattr("faulthandler.dump_traceback_later", lambda seconds, exit: ends.append(clock + seconds))
+    monkeypatch.setattr("faulthandler.cancel_dump_traceback_later", lambda: ends.append(math.inf))
+    watch, steps = Watch(30.0), 1000
+    with watch.over(1):
+        first = ends[-1]
+        for _ in range(steps):
+            clock += 0.1
+            watch.saw_progress()
+            assert ends[-1] > clock + 30 - _REARM_SECONDS  # nobody is ended who has just made progress
+    assert ends[-1] == math.inf and first < ends[-2]
+    assert len(ends) < steps / 5
+    with watch.over(1):
+        assert ends[-1] > clock  # and armed again at once for the next image
 
 
 def test_native_code_that_never_returns_ends_the_process_but_idleness_does_not() -> None:
