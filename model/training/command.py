@@ -14,6 +14,7 @@ from ..config import Config
 from ..engine import NativeEngine
 from ..pointing import SIDE_FILE
 from ..prompt import Tokenizer
+from . import peers
 from .card import write_figures
 from .evaluation import evaluate
 from .inheritance import inherit
@@ -34,6 +35,9 @@ def main(argv: list[str] | None = None) -> None:
     if options.card and not options.score:
         parser.error("--card goes with --score, which measures what it writes")
     torch.set_num_threads(options.threads)
+    peers.join()
+    if peers.count() > 1 and (options.stage or options.score):
+        parser.error("--stage and --score run in one process: start them without torchrun")
     how = How(torch.bfloat16, compiled=True) if options.fast else How()
     if options.score:
         _score(options, options.scenes == parser.get_default("scenes"))
@@ -97,6 +101,8 @@ def _train(options: argparse.Namespace, how: How) -> None:
         _say(f"{options.begin_with} gave all but {', '.join(missing) or 'nothing'}")
     if not options.export:
         trainer.run(log=_say)
+    if peers.number() != 0:
+        return
     checkpoint = options.checkpoint or options.state / "checkpoint"
     weights.save(trainer.student.model, checkpoint)
     for name in ("tokenizer.json", SIDE_FILE):

@@ -120,6 +120,10 @@ class Student(nn.Module):
         off = (expected - value).abs().mean() / len(self.number_ids)
         return each_L.masked_scatter(coordinate_L, -(near * log_numbers).sum(-1)), off
 
+    def balances(self) -> list[Tensor]:
+        """The biases that even out the experts' loads, which no gradient moves."""
+        return [bias for layer in self.model.each_layer() for bias in (layer.ffn.gate.bias, layer.ffn.gate.bias_vl)]
+
     @torch.no_grad()
     def _balance(self, looked: list[whole.Seen]) -> None:
         """Nudge the biases towards experts that get too little, for text and image tokens apart (noaux_tc)."""
