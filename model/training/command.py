@@ -57,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--stage", action="append", default=[], help=f"run one: {', '.join(STAGES)}, or all; repeat")
     parser.add_argument("--debug-size", action="store_true", help="with --stage: minutes, for tiny models")
     parser.add_argument("--export", action="store_true", help="write CHECKPOINT as STATE stands, without training")
-    parser.add_argument("--share", type=float, default=1.0, help="of each lesson's steps, e.g. 0.01")
+    parser.add_argument("--share", type=float, default=1.0, help="of each lesson's steps and each stage's rounds")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--score", action="store_true", help="score CHECKPOINT instead of training")
@@ -88,7 +88,7 @@ def _run_stages(options: argparse.Namespace, how: How) -> None:
     if options.begin_with and not base.exists():
         shutil.copytree(options.begin_with, base)
     stages = STAGES if options.stage == ["all"] else options.stage
-    sizes = DEBUG if options.debug_size else FULL
+    sizes = (DEBUG if options.debug_size else FULL).shortened(options.share)
     made = run(options.config, options.state, sizes, stages=stages, how=how, seed=options.seed, log=_say)
     print(f"{made}; the report is in {options.state}")
 

@@ -29,6 +29,25 @@ class Sizes:
     validation: tuple[str, ...]
     validation_cases: int
 
+    def shortened(self, share: float) -> Sizes:
+        """The same with a share of all steps, rounds and collected prompts, at least one of each."""
+
+        def less(count: int) -> int:
+            return max(round(count * share), 1)
+
+        return replace(
+            self,
+            base=tuple(lesson.shortened(share) for lesson in self.base),
+            box_sft=tuple(lesson.shortened(share) for lesson in self.box_sft),
+            point_sft=tuple(lesson.shortened(share) for lesson in self.point_sft),
+            box_rl=replace(self.box_rl, rounds=less(self.box_rl.rounds)),
+            point_rl=replace(self.point_rl, rounds=less(self.point_rl.rounds)),
+            box_rollouts=replace(self.box_rollouts, prompts=less(self.box_rollouts.prompts)),
+            point_rollouts=replace(self.point_rollouts, prompts=less(self.point_rollouts.prompts)),
+            rejection=self.rejection.shortened(share),
+            distillation=replace(self.distillation, rounds=less(self.distillation.rounds)),
+        )
+
 
 def _levels(suites: tuple[str, ...], levels: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(f"{suite}/{level}" for suite in suites for level in levels)

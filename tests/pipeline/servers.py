@@ -47,8 +47,6 @@ class ScriptedServer:
     def __init__(self, script: Script, host: str = "127.0.0.1") -> None:
         self._script = script
         self.requests: list[str] = []  # the head of each
-        self.most_at_once = 0
-        self._now = 0
         self._lock = threading.Lock()
         self._listener = socket.create_server((host, 0), backlog=128)
         self.port = self._listener.getsockname()[1]
@@ -75,15 +73,10 @@ class ScriptedServer:
             with self._lock:
                 times = sum(request.split(" ")[1] == path for request in self.requests)
                 self.requests.append(head.decode())
-                self._now += 1
-                self.most_at_once = max(self.most_at_once, self._now)
             try:
                 self._script(connection, path, times)
             except OSError:
                 pass  # the client left
-            finally:
-                with self._lock:
-                    self._now -= 1
 
     def close(self) -> None:
         self.stopped.set()

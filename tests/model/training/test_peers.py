@@ -20,15 +20,16 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 def _learner(rank: int, folder: str) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
-    module = nn.ModuleDict({name: nn.Linear(2, 1, bias=False) for name in ("both", "second", "neither")})
+    store = dist.FileStore(f"{folder}/meeting", 2)
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=2)
+    layers = {name: nn.Linear(2, 1, bias=False) for name in ("both", "second", "neither")}
     bias = torch.full((3,), float(rank))
-    loss = (module["both"].weight * (rank + 1)).sum()
+    loss = (layers["both"].weight * (rank + 1)).sum()
     if rank == 1:
-        loss = loss + (module["second"].weight * 4).sum()
+        loss = loss + (layers["second"].weight * 4).sum()
     loss.backward()
-    peers.average(module, [bias])
-    gradients = {name: module[name].weight.grad for name in module}
+    peers.average(nn.ModuleDict(layers), [bias])
+    gradients = {name: layer.weight.grad for name, layer in layers.items()}
     torch.save((gradients, bias, peers.number(), peers.count()), f"{folder}/{rank}.pt")
     dist.destroy_process_group()
 

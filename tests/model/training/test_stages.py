@@ -79,6 +79,15 @@ def test_every_source_of_a_specialist_is_of_its_own_suites(sizes: object) -> Non
         assert sources and all(source.partition("/")[0] in suites for source in sources)
 
 
+def test_a_share_of_the_sizes_is_that_share_of_steps_rounds_and_prompts_and_never_nothing() -> None:
+    tenth, least = FULL.shortened(0.1), FULL.shortened(1e-9)
+    assert [lesson.steps for lesson in tenth.base] == [round(lesson.steps / 10) for lesson in FULL.base]
+    assert (tenth.point_rl.rounds, tenth.box_rollouts.prompts, tenth.distillation.rounds) == (20, 600, 20)
+    assert (tenth.box_sft[0].steps, tenth.rejection.steps) == (300, 400)
+    assert tenth.box_rl.prompts == FULL.box_rl.prompts
+    assert {least.box_sft[0].steps, least.box_rl.rounds, least.point_rollouts.prompts, least.rejection.steps} == {1}
+
+
 def mean_reward(config: Path, checkpoint: Path, sizes: Reinforcement) -> float:
     """Over responses to prompts that no stage has drawn."""
     prompts = draw_prompts(sizes.sources, 60, np.random.default_rng(1234))
