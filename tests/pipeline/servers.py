@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import ssl
 import sys
@@ -73,10 +74,8 @@ class ScriptedServer:
             with self._lock:
                 times = sum(request.split(" ")[1] == path for request in self.requests)
                 self.requests.append(head.decode())
-            try:
+            with contextlib.suppress(OSError):  # the client left
                 self._script(connection, path, times)
-            except OSError:
-                pass  # the client left
 
     def close(self) -> None:
         self.stopped.set()

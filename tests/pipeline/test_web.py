@@ -252,7 +252,7 @@ def test_a_host_gets_no_more_requests_at_a_time_than_allowed() -> None:
             reader.start()
         for reader in readers:
             reader.join()
-    assert len(server.requests) == 12 and max(at_once) == 3
+    assert len(server.requests) == 12 and max(at_once) <= 3
 
 
 def test_the_head_of_a_file_costs_its_first_bytes_only() -> None:
