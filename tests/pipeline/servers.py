@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import socket
 import ssl
 import sys
@@ -74,7 +73,7 @@ class ScriptedServer:
             with self._lock:
                 times = sum(request.split(" ")[1] == path for request in self.requests)
                 self.requests.append(head.decode())
-            with contextlib.suppress(OSError):  # the client left
+            with suppress(OSError):  # the client left
                 self._script(connection, path, times)
 
     def close(self) -> None:
