@@ -13,7 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pipeline.benchmark import main
+from pipeline.benchmark.command import main
 from pipeline.redaction import excepthook, shown
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pipeline.compare_settings import CompareSettings
+from pipeline.comparison.settings import CompareSettings
 from pipeline.redaction import excepthook, shown
 
 
@@ -19,7 +19,10 @@ def main() -> int:
     try:
         settings = CompareSettings.load(sys.argv[1:])
         settings.candidates()
-        from pipeline.compare import ComparisonStopped, compare  # Ray and torch take seconds: mistakes needn't wait
+        from pipeline.comparison.command import (  # Ray and torch take seconds: mistakes needn't wait
+            ComparisonStopped,
+            compare,
+        )
 
         try:
             compare(settings)

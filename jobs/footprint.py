@@ -7,7 +7,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pipeline.footprint_command import main
+from pipeline.footprint.command import main
 from pipeline.redaction import excepthook, shown
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pipeline.speed_command import main
+from pipeline.speed.command import main
 
 if __name__ == "__main__":
     try:

@@ -26,7 +26,7 @@ from model.request import Completion, EngineDead, Request, RequestError
 from .answers import Author
 from .decoder_pool import DecoderPool
 from .decoding import ImageError
-from .engines import Maker, Plan
+from .engines.makers import Maker, Plan
 from .gold import score
 from .ledger import Suspicion
 from .outcomes import UNASKED, answers_table, as_error, asked_of, at, failure, row_of

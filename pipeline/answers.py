@@ -12,10 +12,10 @@ from model import primitives
 from model.prompt import END_THINK, THINK
 from model.tasks.general import number_in
 
-from .frames import Located
+from .engines.frames import Located
+from .engines.views import View
 from .redaction import redacted
 from .rows import ANSWERS, questions_of
-from .views import View
 
 if TYPE_CHECKING:
     from model.engine import Completion

@@ -24,10 +24,10 @@ from . import store
 from .answers import Author, answer_row, error_row
 from .decoding import ImageError, check, decode
 from .drawing import draw
+from .engines.views import NativeView
 from .redaction import printable, redacted
 from .rows import ANSWERS
 from .settings import Settings, require_checkpoint
-from .views import NativeView
 
 _KV_BUDGET_MB = 64
 

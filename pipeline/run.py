@@ -25,7 +25,7 @@ from .catalog import Catalog, open_catalog
 from .collector import Collector, forget_suspects
 from .commits import count
 from .committing import Committer
-from .engines import ENGINES, Maker, Plan, conditions
+from .engines.makers import ENGINES, Maker, Plan, conditions
 from .images import Limits, fetch_and_check
 from .keys import Conditions
 from .lease import Lease, LostLease

@@ -164,4 +164,3 @@ class DenseHead(nn.Module):
             wrong = F.cross_entropy(guess.flatten(0, 2), wanted.flatten())
             loss, parts = loss + wrong, parts | {"extent": wrong.item()}
         return loss, parts
-

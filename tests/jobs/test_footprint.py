@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from pipeline.footprint_command import estimate, main
-from pipeline.resolutions import SIZES
+from pipeline.footprint.command import estimate, main
+from pipeline.footprint.resolutions import SIZES
 
 ROOT = Path(__file__).parents[2]
 PAGE = ["--model", "deepseek-v4-flash-vision", "--image", "756x756", "--cache", "fp8"]

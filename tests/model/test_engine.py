@@ -21,7 +21,7 @@ from model.pointing import PrimitivesMode
 from model.reference import generate
 from model.sampling import Sampling
 from pipeline.settings import BUNDLED_MODEL as DEFAULT
-from pipeline.speed_command import draw_requests
+from pipeline.speed.command import draw_requests
 
 SIZES = ((168, 168), (320, 240), (100, 300), (64, 64), (640, 200))
 QUESTIONS = ("how many red circles are there?", "where is the star?", "is there a ring?", "Count.")

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from model.config import Config
-from pipeline.peer import peer_of
+from pipeline.speed.peer import peer_of
 from tests.tiny import TINY, tiny_model
 
 CONFIGS = {

@@ -10,8 +10,8 @@ from typing import Any
 from PIL import Image
 
 from model.request import Completion, EngineDead, EngineStats, Request, RequestError, Usage
-from pipeline.engines import Engine, Maker, Plan
-from pipeline.views import NativeView, View
+from pipeline.engines.makers import Engine, Maker, Plan
+from pipeline.engines.views import NativeView, View
 from tests.tiny import TINY
 
 

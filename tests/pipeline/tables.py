@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from pipeline.engines import Maker
+from pipeline.engines.makers import Maker
 from pipeline.rows import ANSWERS
 from pipeline.run import run
 from pipeline.settings import Settings

@@ -17,7 +17,7 @@ from ray.exceptions import RayActorError
 from model.sampling import GREEDY
 from pipeline.answering import Answerer
 from pipeline.collector import Collector
-from pipeline.engines import ENGINES, Maker, Plan
+from pipeline.engines.makers import ENGINES, Maker, Plan
 from pipeline.images import Limits, fetch_and_check
 from pipeline.rows import IMAGE_ROWS
 from pipeline.tally import TRACED_ANSWERS

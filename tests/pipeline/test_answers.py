@@ -20,8 +20,8 @@ from model.prompt import END_THINK, THINK
 from model.tasks.suite import to_pixels
 from pipeline.answers import Author, answer_row, error_row, response_of
 from pipeline.decoding import check, decode
+from pipeline.engines.views import NativeView
 from pipeline.rows import ANSWERS
-from pipeline.views import NativeView
 from tests.model.test_primitives import FRAGMENTS, boxes, points
 from tests.pipeline.pictures import encoded, found_box, picture, turned
 

@@ -15,7 +15,7 @@ from PIL import Image
 from model.config import Config
 from model.image import plan, to_canvas
 from pipeline.decoder_process import Canvas, Question, answer, fitted, pack_answer, read_answer
-from pipeline.views import NativeView
+from pipeline.engines.views import NativeView
 from tests.conftest import DEFAULT_CHECKPOINT
 from tests.pipeline.pictures import broken_pictures, encoded, picture
 

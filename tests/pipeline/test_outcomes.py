@@ -8,10 +8,10 @@ import pyarrow as pa
 
 from model.request import Completion, RequestError, Usage
 from pipeline.answers import Author
+from pipeline.engines.views import NativeView
 from pipeline.outcomes import Outcome, answers_table, as_error, asked_of, at, row_of
 from pipeline.sharing import Asked
 from pipeline.tally import TRACED_ANSWERS
-from pipeline.views import NativeView
 from tests.tiny import TINY
 
 AUTHOR = Author("run-1", "tiny", "0", NativeView(TINY))

@@ -11,7 +11,7 @@ import ray
 from ray.util.placement_group import get_current_placement_group, placement_group_table
 
 from model.request import Completion, Request
-from pipeline.engines import Engine, Plan
+from pipeline.engines.makers import Engine, Plan
 from pipeline.placement import Placement
 from pipeline.settings import Settings
 from tests.pipeline.noop import Noop, NoopEngine

@@ -14,7 +14,7 @@ import pytest
 import ray
 
 from pipeline import store
-from pipeline.engines import Plan, conditions
+from pipeline.engines.makers import Plan, conditions
 from pipeline.keys import Asked, Conditions, row_keys, short
 from pipeline.resume import read_back, take_up, terms_of
 from pipeline.rows import ANSWERS

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.engines import ENGINES, Maker
+from pipeline.engines.makers import ENGINES, Maker
 from pipeline.run import run
 from pipeline.settings import Settings
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.engines import ENGINES
+from pipeline.engines.makers import ENGINES
 from pipeline.run import RunStopped
 from tests.pipeline.noop import DEADLY, Deadly, Noop
 from tests.pipeline.pictures import encoded, picture

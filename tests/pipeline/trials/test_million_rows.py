@@ -14,7 +14,7 @@ import pytest
 
 from pipeline.catalog import open_catalog
 from pipeline.commits import take_stock
-from pipeline.engines import Plan, conditions
+from pipeline.engines.makers import Plan, conditions
 from pipeline.rows import ANSWERS
 from pipeline.settings import Settings
 from tests.pipeline.noop import Noop

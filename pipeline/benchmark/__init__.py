@@ -1,0 +1,1 @@
+"""The suites' cases, asked like any catalog and judged."""

@@ -1,0 +1,1 @@
+"""Several engines, asked the same questions by turns."""

@@ -1,0 +1,1 @@
+"""What an image costs in KV bytes, before any is spent."""

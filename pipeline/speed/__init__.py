@@ -1,0 +1,1 @@
+"""What the job, the engine and its peers do in a second."""
