@@ -16,9 +16,11 @@ from ..pointing import SIDE_FILE
 from ..prompt import Tokenizer
 from . import peers
 from .card import write_figures
+from .charts import write_charts
 from .evaluation import evaluate
 from .inheritance import inherit
 from .lessons import SCHOOL
+from .report import CURVES
 from .sizes import DEBUG, FULL
 from .stages import STAGES, run
 from .trainer import Trainer
@@ -26,6 +28,8 @@ from .whole import How
 
 BASE = Path(__file__).resolve().parent.parent / "checkpoints" / "school"
 SCORING_BUDGET_BYTES = 256 << 20
+# Drawn while training: shares of tokens that are right in the thinking and after it; nats and distances of the rest.
+CHARTED = ("right", "answer", "text", "off", "look", "patch_noun", "patch_print", "cell_noun", "cell_passage")
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -108,4 +112,6 @@ def _train(options: argparse.Namespace, how: How) -> None:
     for name in ("tokenizer.json", SIDE_FILE):
         if (options.config / name).is_file():
             shutil.copy(options.config / name, checkpoint)
+    curves = {name: {"": [row[name] for row in trainer.history if name in row]} for name in CHARTED}
+    write_charts(options.state / CURVES, curves)
     print(f"{checkpoint}: {trainer.images} images in {trainer.seconds:.0f} s")

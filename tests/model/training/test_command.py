@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from model import weights
 from model.training import command
@@ -38,6 +39,8 @@ def test_a_training_leaves_a_checkpoint_that_loads_and_can_be_written_again(base
     run(base)
     trained = weights.load(base.parent / "state" / "checkpoint").state_dict()
     run(base, "--export", "--checkpoint", str(base.parent / "again"))
+    with Image.open(base.parent / "state" / "curves.png") as curves:
+        assert curves.format == "PNG"
     again = weights.load(base.parent / "again")
     assert again.image_id is not None  # the tokenizer came along
     assert all(torch.equal(tensor, trained[name]) for name, tensor in again.state_dict().items())
