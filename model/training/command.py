@@ -112,6 +112,7 @@ def _train(options: argparse.Namespace, how: How) -> None:
     for name in ("tokenizer.json", SIDE_FILE):
         if (options.config / name).is_file():
             shutil.copy(options.config / name, checkpoint)
-    curves = {name: {"": [row[name] for row in trainer.history if name in row]} for name in CHARTED}
-    write_charts(options.state / CURVES, curves)
+    if trainer.history:
+        curves = {name: {"": [row[name] for row in trainer.history if name in row]} for name in CHARTED}
+        write_charts(options.state / CURVES, curves)
     print(f"{checkpoint}: {trainer.images} images in {trainer.seconds:.0f} s")

@@ -13,6 +13,7 @@ from PIL import Image
 from model import weights
 from model.training import command
 from model.training.lessons import SCHOOL, Lesson
+from model.training.trainer import Trainer
 from tests.conftest import DEFAULT_CHECKPOINT
 from tests.model.training.test_supervised import CONFIG
 from tests.tiny import tiny_model
@@ -39,11 +40,18 @@ def test_a_training_leaves_a_checkpoint_that_loads_and_can_be_written_again(base
     run(base)
     trained = weights.load(base.parent / "state" / "checkpoint").state_dict()
     run(base, "--export", "--checkpoint", str(base.parent / "again"))
-    with Image.open(base.parent / "state" / "curves.png") as curves:
-        assert curves.format == "PNG"
     again = weights.load(base.parent / "again")
     assert again.image_id is not None  # the tokenizer came along
     assert all(torch.equal(tensor, trained[name]) for name, tensor in again.state_dict().items())
+
+
+def test_an_export_draws_the_curves_of_what_was_logged(base: Path) -> None:
+    trainer = Trainer(CONFIG, base, ONE_LESSON, base.parent / "state")
+    trainer.history = [{"right": 0.5, "loss": 3.0}, {"right": 0.7, "loss": 2.0}]
+    trainer.save()
+    run(base, "--export")
+    with Image.open(base.parent / "state" / "curves.png") as curves:
+        assert curves.format == "PNG"
 
 
 def test_a_new_training_begins_with_another_checkpoint_and_a_resumed_one_does_not(
