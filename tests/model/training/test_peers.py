@@ -57,7 +57,7 @@ def test_alone_nothing_is_averaged() -> None:
 @pytest.mark.slow
 def test_two_processes_train_together_and_the_first_writes(tmp_path: Path) -> None:
     command = [
-        sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0", "jobs/train.py",
+        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "jobs/train.py",
         "--state", str(tmp_path / "state"), "--share", "0.00001", "--threads", "1",
     ]  # fmt: skip
     alone = {name: value for name, value in os.environ.items() if name != "WORLD_SIZE"}
