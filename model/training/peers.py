@@ -22,6 +22,7 @@ def number() -> int:
 
 
 def count() -> int:
+    """How many processes train together, this one included."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 

@@ -69,8 +69,8 @@ class Trainer:
 
     def _teach(self, lesson: Lesson, log: Callable[[str], None], save_every: int, log_every: int) -> None:
         how = whole.How(self.how.product_type, self.how.compiled, lesson.sparse)
-        # Every lesson draws from seeds of its own, and a resumed one does not repeat what it saw.
-        seed = self.seed + (self.lesson + 1) * 10_000_000 + self.step + peers.number() * 5_000_000
+        # Every lesson and process draws from seeds of its own, and a resumed one does not repeat what it saw.
+        seed = self.seed + (self.lesson + 1) * 10_000_000 + self.step + peers.number() * 1_000_000_000
         stream = self.draw(lesson, self.config, self.tokenizer_path, seed)
         self.student.train()
         mean: dict[str, float] = {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,13 @@ import torch.multiprocessing as mp
 from safetensors import safe_open
 from torch import nn
 
+from model.config import Config
 from model.training import peers
+from model.training.batches import Batch
+from model.training.lessons import Lesson
+from model.training.trainer import Trainer
+from tests.conftest import DEFAULT_CHECKPOINT
+from tests.model.training.test_supervised import CONFIG
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -52,6 +59,22 @@ def test_alone_nothing_is_averaged() -> None:
     peers.average(layer, [bias])
     assert layer.weight.grad is not None and layer.weight.grad.tolist() == [[1.0, 1.0]]
     assert bias.tolist() == [1.0, 1.0] and (peers.number(), peers.count()) == (0, 1)
+
+
+def test_no_process_draws_what_another_or_another_lesson_draws(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seeds: list[int] = []
+
+    def draw(lesson: Lesson, config: Config, tokenizer_path: str, seed: int) -> Iterator[Batch]:
+        seeds.append(seed)
+        return iter(())
+
+    nothing = [Lesson(name, 0, {"shapes": 1.0}) for name in ("first", "second", "third")]
+    for process in range(3):
+        monkeypatch.setattr(peers, "number", lambda process=process: process)
+        Trainer(CONFIG, DEFAULT_CHECKPOINT, nothing, tmp_path / str(process), draw=draw).run()
+    assert len(seeds) == 9 == len(set(seeds))
 
 
 @pytest.mark.slow
