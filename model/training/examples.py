@@ -22,6 +22,7 @@ from ..tasks.scenes import draw
 from ..tasks.suites import suite_of
 from .dense import DenseTargets, targets_of
 from .facts import Facts, facts_of, of_things
+from .renaming import renamed
 
 IGNORE = -100  # label of a token that is not learnt
 NOWHERE = -1  # of a token that need not look at any one cell
@@ -73,7 +74,7 @@ def material(source: str, seed: int) -> Material:
         return Material(posed.image, posed.question, shapes.response(posed), of_things(posed.things))
     name, _, level = source.partition("/")
     case = suite_of(name).case(seed, level, "train")
-    return Material(case.image, case.question, case.response, facts_of(case))
+    return Material(case.image, *renamed(case.question, case.response, seed), facts_of(case))
 
 
 def _from_folder(folder: Path, seed: int) -> Material:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from ..sampling import GREEDY
 from ..tasks.suites import suite_of
-from .charts import write_charts
+from .charts import Table, write_charts, write_tables
 from .rollouts import Prompt, Sampler
 
-REPORT, TABLE, CURVES = "report.json", "report.md", "curves.png"
+REPORT, TABLE, PICTURE, CURVES = "report.json", "report.md", "report.png", "curves.png"
 SHARED = ("reward", "format", "quality", "accuracy", "correct", "tokens")  # figures drawn of all stages in one chart
 OWN = ("loss", "kl")  # and those whose size is the stage's own
 
@@ -39,10 +39,12 @@ def validation_scores(
 
 
 def write_report(folder: Path, scores: Mapping[str, Scores], histories: Mapping[str, History]) -> None:
-    """Write the report of all stages so far, by their names: JSON, Markdown tables, a PNG of the curves."""
+    """Write the report of all stages so far, by their names: JSON, tables as Markdown and PNG, the curves."""
     document = {"scores": scores, "histories": histories}
     (folder / REPORT).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-    (folder / TABLE).write_text(f"{scores_table(scores)}\n\n{rewards_table(histories)}\n", encoding="utf-8")
+    tables = scores_table(scores), rewards_table(histories)
+    (folder / TABLE).write_text("\n\n".join(map(markdown, tables)) + "\n", encoding="utf-8")
+    write_tables(folder / PICTURE, tables)
     charts = {
         figure: {stage: line for stage, history in histories.items() if (line := _line(history, figure))}
         for figure in SHARED
@@ -55,25 +57,32 @@ def _line(history: History, figure: str) -> list[float]:
     return [row[figure] for row in history if figure in row]
 
 
-def scores_table(scores: Mapping[str, Scores]) -> str:
-    """Markdown: a row for each stage, the score and the percent exact of each suite."""
+def scores_table(scores: Mapping[str, Scores]) -> list[list[str]]:
+    """A row for each stage after the heads: the score and the percent exact of each suite."""
     suites = list(dict.fromkeys(suite for each in scores.values() for suite in each))
-    lines = [f"| validation: score (exact) | {' | '.join(suites)} |", "|---" * (len(suites) + 1) + "|"]
+    rows = [["validation: score (exact)", *suites]]
     for stage, each in scores.items():
         cells = [f"{each[s]['score']:.3f} ({100 * each[s]['exact']:.0f} %)" if s in each else "" for s in suites]
-        lines.append(f"| {stage} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+        rows.append([stage, *cells])
+    return rows
 
 
-def rewards_table(histories: Mapping[str, History]) -> str:
-    """Markdown: for each stage that drew responses, the reward and its heads over its first and its last rounds."""
+def rewards_table(histories: Mapping[str, History]) -> list[list[str]]:
+    """A row for each stage that drew responses, after the heads: the reward and its heads over its first and its last
+    rounds."""
     columns = ("reward", "format", "quality", "accuracy", "correct")
-    lines = [f"| rewards: first -> last fifth of rounds | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
+    rows = [["rewards: first -> last fifth of rounds", *columns]]
     for stage, history in histories.items():
-        rows = [row for row in history if "reward" in row]
-        if rows:
-            fifth = -(-len(rows) // 5)
-            ends = [[sum(row[c] for row in part) / fifth for c in columns] for part in (rows[:fifth], rows[-fifth:])]
-            cells = [f"{first:.3f} -> {last:.3f}" for first, last in zip(*ends, strict=True)]
-            lines.append(f"| {stage} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+        rounds = [row for row in history if "reward" in row]
+        if rounds:
+            fifth = -(-len(rounds) // 5)
+            parts = rounds[:fifth], rounds[-fifth:]
+            ends = [[sum(row[c] for row in part) / fifth for c in columns] for part in parts]
+            rows.append([stage, *(f"{first:.3f} -> {last:.3f}" for first, last in zip(*ends, strict=True))])
+    return rows
+
+
+def markdown(table: Table) -> str:
+    """A table's Markdown."""
+    head, *rows = (f"| {' | '.join(row)} |" for row in table)
+    return "\n".join([head, "|---" * len(table[0]) + "|", *rows])

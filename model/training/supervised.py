@@ -29,6 +29,7 @@ CELL_LAYERS = (3, 4)
 GUIDED_HEADS = 2  # the last heads of a label layer read the label, the first ones of a cell layer look at cells
 BALANCE_STEP = 1e-3
 ANSWER_WEIGHT = 3.0  # of a token after </think>: what the thinking is for
+LABEL_WEIGHT = 3.0  # of a token of a label: what is seen there, among many more coordinates of where
 
 
 class Student(nn.Module):
@@ -88,7 +89,8 @@ class Student(nn.Module):
         logits = whole.linear(hidden[learnt], model.head.weight, how.product_type)
         each_L, off = self._token_loss(logits, labels_L, coordinate_L, lesson.spread_at(step))
         answers_L = ((batch.ids_BT == self.end_think_id).cumsum(dim=1) > 0)[learnt]
-        weight_L = torch.where(answers_L, ANSWER_WEIGHT, 1.0)
+        naming_L = F.pad(batch.label_BT[:, 1:], (0, 1))[learnt]  # the token to be said belongs to a label
+        weight_L = torch.where(answers_L, ANSWER_WEIGHT, torch.where(naming_L, LABEL_WEIGHT, 1.0))
         look, index = guidance_loss(looked, batch, model.config), indexer_loss(looked)
         with torch.no_grad():
             right_L = (logits.argmax(-1) == labels_L).float()
@@ -96,6 +98,7 @@ class Student(nn.Module):
             parts |= {"look": look.item(), "index": index.item(), "off": off.item()}
             parts |= {"coordinate": each_L[coordinate_L].mean().item(), "text": each_L[words].mean().item()}
             parts |= {"right": right_L[words].mean().item(), "answer": right_L[answers_L].mean().item()}
+            parts |= {"named": right_L[naming_L].mean().item()}
         answered = (each_L * weight_L).sum() / weight_L.sum()
         loss = answered + 5 * off + lesson.guidance * look + 0.1 * index + lesson.dense * 0.5 * dense
         return loss, parts

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from model.training.charts import write_charts
+from model.training.charts import write_charts, write_tables
 
 ORANGE, BLUE = (213, 94, 0), (0, 114, 178)
 
@@ -36,3 +36,12 @@ def test_charts_without_values_are_left_out_and_one_value_is_a_line(tmp_path: Pa
 def test_nothing_to_draw_is_an_empty_sheet(tmp_path: Path) -> None:
     write_charts(tmp_path / "c.png", {})
     assert Image.open(tmp_path / "c.png").getcolors() == [(360 * 220, (255, 255, 255))]
+
+
+def test_a_table_has_its_cells_in_columns_and_a_table_without_rows_is_its_heads(tmp_path: Path) -> None:
+    write_tables(tmp_path / "t.png", [[["name", "x"], ["a", "1"], ["a much longer name", "2"]], [["one", "two"]]])
+    ink = np.array(Image.open(tmp_path / "t.png").convert("L")) < 100
+    rows = [ink[14 + 24 * i : 14 + 24 * i + 20] for i in range(5)]
+    assert [bool(row.any()) for row in rows] == [True, True, True, False, True]
+    ends = [np.flatnonzero(row.any(axis=0))[-1] for row in rows[:3]]  # the last ink: the second column's
+    assert max(ends) - min(ends) < 3

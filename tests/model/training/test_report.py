@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from model.training.report import rewards_table, scores_table, validation_scores, write_report
+from model.training.report import markdown, rewards_table, scores_table, validation_scores, write_report
 from model.training.rollouts import Sampler
 from tests.conftest import DEFAULT_CHECKPOINT
 from tests.model.training.debug import CPU, checkpoint
@@ -33,13 +33,13 @@ def test_scores_are_of_each_suite_over_all_its_validation_cases(tmp_path: Path) 
 
 
 def test_tables_have_a_row_for_each_stage() -> None:
-    assert scores_table(SCORES).splitlines() == [
+    assert markdown(scores_table(SCORES)).splitlines() == [
         "| validation: score (exact) | maze | counting |",
         "|---|---|---|",
         "| base | 0.250 (50 %) |  |",
         "| box_sft | 0.125 (25 %) | 0.750 (62 %) |",
     ]
-    assert rewards_table({"base": [{"loss": 1.0}], "box_rl": HISTORY}).splitlines()[2:] == [
+    assert markdown(rewards_table({"base": [{"loss": 1.0}], "box_rl": HISTORY})).splitlines()[2:] == [
         "| box_rl | 0.200 -> 0.700 | 1.000 -> 1.000 | 0.500 -> 0.500 | 0.200 -> 0.700 | 0.200 -> 0.700 |"
     ]
 
@@ -48,5 +48,6 @@ def test_a_report_is_json_markdown_and_a_picture(tmp_path: Path) -> None:
     write_report(tmp_path, SCORES, {"box_rl": HISTORY})
     document = json.loads((tmp_path / "report.json").read_text())
     assert document["scores"] == SCORES and document["histories"]["box_rl"] == HISTORY
-    assert scores_table(SCORES) in (tmp_path / "report.md").read_text()
-    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert markdown(scores_table(SCORES)) in (tmp_path / "report.md").read_text()
+    for name in ("curves.png", "report.png"):
+        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
