@@ -164,3 +164,39 @@ class DenseHead(nn.Module):
             wrong = F.cross_entropy(guess.flatten(0, 2), wanted.flatten())
             loss, parts = loss + wrong, parts | {"extent": wrong.item()}
         return loss, parts
+
+
+class DetailHead(nn.Module):
+    """Reads off a cell what each of its `ratio` x `ratio` patches shows: the character of a price, a maze's passage.
+
+    A cell's own targets are too coarse for these; the language model can only read out what its tokens still say.
+    """
+
+    def __init__(self, width: int, ratio: int) -> None:
+        super().__init__()
+        self.ratio = ratio
+        self.norm = nn.LayerNorm(width)
+        self.out = nn.Linear(width, ratio * ratio * (len(CHARACTERS) + 1))
+
+    def forward(
+        self, cells_BCV: Tensor, targets: DenseTargets, rows: int, columns: int, order: Tensor
+    ) -> tuple[Tensor, dict[str, float]]:
+        """The loss, and its parts. `targets` are of the patches; `rows`, `columns`, `order` are of the cells."""
+
+        def by_cell(patches_BN: Tensor) -> Tensor:
+            # [B, N] -> [B, rows, r, columns, r] -> [B, rows, columns, r, r] -> [B, C, r * r], in the cells' order
+            grid = patches_BN.unflatten(1, (rows, self.ratio, columns, self.ratio)).transpose(2, 3)
+            return grid.flatten(3).flatten(1, 2)[:, order]
+
+        guess = self.out(self.norm(cells_BCV)).unflatten(-1, (self.ratio**2, -1))
+        loss, parts = guess.new_zeros(()), dict[str, float]()
+        character, passage = by_cell(targets.classes[..., 3]), by_cell(targets.passage)
+        if bool((character != UNKNOWN).any()):
+            known = character != UNKNOWN
+            wrong = F.cross_entropy(guess[..., :-1][known], character[known])
+            loss, parts = loss + wrong, parts | {"print": wrong.item()}
+        if bool((passage >= 0).any()):
+            asked = passage >= 0
+            wrong = F.binary_cross_entropy_with_logits(guess[..., -1][asked], passage[asked])
+            loss, parts = loss + 2 * wrong, parts | {"way": wrong.item()}
+        return loss, parts

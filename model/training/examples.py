@@ -19,6 +19,7 @@ from ..image import Geometry, plan, span, to_patches
 from ..prompt import END_THINK, Tokenizer
 from ..tasks import shapes
 from ..tasks.scenes import draw
+from ..tasks.suite import to_frame
 from ..tasks.suites import suite_of
 from .dense import DenseTargets, targets_of
 from .facts import Facts, facts_of, of_things
@@ -30,6 +31,7 @@ CASES = "cases:"  # before the folder of a source of other people's cases
 SHAPES_LESSON = "shapes"  # the source that asks all four kinds of question about scenes of shapes
 CANVASES = ((168, 168), (252, 252), (320, 240), (240, 320), (300, 200), (200, 300), (320, 180))
 _SHAPES_COUNT = (1, 6)
+_ELSEWHERE = 200  # between the numbers of a box and of the tag that it may mean, summed up
 
 
 @dataclass(frozen=True)
@@ -118,6 +120,8 @@ def encode_tokens(made: Material, response: list[int], config: Config, tokenizer
         return slot_of_cell[row * geometry.columns + column]
 
     taught = _Taught(response, tokenizer)
+    if made.facts is not None:
+        taught.read_along(made.facts, made.image.size, [tokenizer.decode([token]) for token in response])
     look = [NOWHERE if point is None else slot(*point) for point in taught.points]
     before = len(prompt) - 1  # the last token of the prompt predicts the first of the response
     width, height = geometry.content[2:]
@@ -182,6 +186,7 @@ class _Taught:
         length = len(response)
         self.coordinate, self.in_label, self.about = [False] * length, [False] * length, [False] * length
         self.points: list[tuple[int, int] | None] = [None] * length
+        self.labels: list[tuple[int, int, list[int]]] = []  # begin and end of a box's label, and its numbers
         opens = {tokenizer.box_id: 4, tokenizer.point_id: 2}
         closes = {tokenizer.end_box_id, tokenizer.end_point_id}
         labelled = -1  # where the label of the next primitive began
@@ -200,6 +205,8 @@ class _Taught:
                         x = (numbers[0] + numbers[-2]) // 2
                         y = (numbers[1] + numbers[-1]) // 2
                         begin = begun if labelled < 0 else labelled + 1
+                        if labelled >= 0 and size == 4:
+                            self.labels.append((labelled + 1, held, numbers))
                         for k in range(begin, at + 1):
                             self.points[k] = (x, y)
                             self.about[k] = k >= begun and held > 0
@@ -210,3 +217,23 @@ class _Taught:
                     self.in_label[k] = True
                 held = at
             at += 1
+
+    def read_along(self, facts: Facts, size: tuple[int, int], texts: list[str]) -> None:
+        """Let each token of a price look where its characters are printed, not at the middle of the tag.
+
+        `texts`: what each token of the response says; `size`: the image's, in pixels.
+        """
+        tags = [(to_frame(fact.box, size), fact) for fact in facts.things if fact.print]
+        for begin, end, numbers in self.labels:
+            label = texts[begin:end]
+            near = [(sum(abs(a - b) for a, b in zip(box, numbers, strict=True)), fact) for box, fact in tags]
+            off, fact = min(near, key=lambda pair: pair[0], default=(_ELSEWHERE, None))
+            if fact is None or off >= _ELSEWHERE or sum(map(len, label)) != len(fact.print):
+                continue
+            edges = [0.0, *(at for at, _ in fact.print)]
+            left, top, right, bottom = fact.box
+            done = 0
+            for k, text in zip(range(begin, end), label, strict=True):
+                x = left + (edges[done] + edges[done + len(text)]) / 2 * (right - left)
+                self.points[k] = (round(x / size[0] * 999), round((top + bottom) / 2 / size[1] * 999))
+                done += len(text)

@@ -18,7 +18,7 @@ from ..prompt import Tokenizer
 from ..vision_language_model import VisionLanguageModel
 from . import whole
 from .batches import Batch
-from .dense import DenseHead
+from .dense import DenseHead, DetailHead
 from .examples import IGNORE
 from .initialise import initialise
 from .lessons import Lesson
@@ -46,6 +46,7 @@ class Student(nn.Module):
             torch.manual_seed(seed)
             self.patch_head = DenseHead(config.vision_dim, relative=True)
             self.cell_head = DenseHead(config.hidden_size, relative=False)
+            self.detail_head = DetailHead(config.hidden_size, config.vision_downsample_ratio)
         number_ids = torch.tensor(tokenizer.number_ids)
         value_of_id = torch.full((config.vocab_size,), -1)
         value_of_id[number_ids] = torch.arange(len(number_ids))
@@ -82,7 +83,8 @@ class Student(nn.Module):
         inner = after[DENSE_LAYER].mean(dim=2)[:, batch.slots_C]
         grid = batch.rows, batch.columns
         dense, parts = self.cell_head(inner, batch.cell_targets, *grid, batch.order, batch.extents_B2)
-        parts = {f"cell_{name}": value for name, value in parts.items()}
+        detail, more = self.detail_head(inner, batch.patch_targets, *grid, batch.order)
+        dense, parts = dense + detail, {f"cell_{name}": value for name, value in (parts | more).items()}
 
         learnt = batch.labels_BT != IGNORE
         labels_L, coordinate_L = batch.labels_BT[learnt], batch.coordinate_BT[learnt]

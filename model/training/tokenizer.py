@@ -2,10 +2,11 @@
 
     python -m model.training.tokenizer FOLDER      writes FOLDER/tokenizer.json, the same bytes every time
 
-The merges are constructed rather than learnt from a corpus, because three things must hold exactly:
+The merges are constructed rather than learnt from a corpus, because four things must hold exactly:
 every integer 0..999 is one token (a coordinate is one decision of the model), the marks of a coordinate list
-are one token each (so that a primitive's grammar is one token per step), and the words our tasks use are one
-token with and without a leading space (short prompts, one meaning per position).
+are one token each (so that a primitive's grammar is one token per step), the words our tasks use are one
+token with and without a leading space (short prompts, one meaning per position), and the digits of a price's
+cents and of a code are one token each (a decision is one character that was read, not a pair of them).
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ SPECIAL_TAIL = (
 
 MARKS = ("[[", "],[", "]]", "\n\n", "...", "  ")
 
+# Digits that are read, neither counted nor measured: two after a point (a price's), two after a letter (a code's).
+DIGIT_PATTERN = r"(?<=[\p{L}.])\p{N}|(?<=[\p{L}.]\p{N})\p{N}"
 NUMBER_PATTERN = r"\p{N}{1,3}"
 # A word takes one leading space (or other separator) along; punctuation runs and line breaks stand apart.
 TEXT_PATTERN = r"[^\r\n\p{L}\p{P}\p{S}\p{N}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+|[\r\n]+|\s+(?!\S)|\s+"
@@ -87,7 +90,8 @@ def build() -> Tokenizer:
         vocab.setdefault(left + right, len(vocab))
 
     tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=merges))
-    splits = [pre_tokenizers.Split(Regex(pattern), behavior="isolated") for pattern in (NUMBER_PATTERN, TEXT_PATTERN)]
+    patterns = DIGIT_PATTERN, NUMBER_PATTERN, TEXT_PATTERN
+    splits = [pre_tokenizers.Split(Regex(pattern), behavior="isolated") for pattern in patterns]
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([*splits, byte_level])
     tokenizer.decoder = decoders.ByteLevel()

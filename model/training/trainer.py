@@ -25,7 +25,7 @@ Draw = Callable[[Lesson, Config, str, int], Iterator[Batch]]  # of a lesson, wit
 
 _WARM_UP = 50  # steps
 _MOMENTS = (("momentum_buffer",), ("step", "exp_avg", "exp_avg_sq"))  # of Muon, of AdamW
-_OUTER = ("model.embed.", "model.head.", "patch_head.", "cell_head.")
+_OUTER = ("model.embed.", "model.head.", "patch_head.", "cell_head.", "detail_head.")
 
 
 def optimizers_of(student: Student) -> tuple[torch.optim.Optimizer, torch.optim.Optimizer]:

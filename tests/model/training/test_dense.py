@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from model.training.dense import CLASSES, MOST_PATCHES, DenseHead, DenseTargets, targets_of
+from model.training.dense import CLASSES, MOST_PATCHES, DenseHead, DenseTargets, DetailHead, targets_of
 from model.training.facts import UNKNOWN, Fact, Facts
 
 ONE = Facts((Fact((10.0, 20.0, 30.0, 60.0), 5, 2),))
@@ -85,3 +85,37 @@ def test_every_cell_is_asked_how_far_the_image_goes() -> None:
         _, right = head(torch.zeros(1, 8, 8), targets, 2, 4, extents_B2=extents)
         _, wrong = head(torch.zeros(1, 8, 8), targets, 2, 4, extents_B2=extents.flip(1))
     assert right["extent"] < 1e-3 and wrong["extent"] > 10
+
+
+def test_a_cell_is_asked_what_each_of_its_patches_shows() -> None:
+    tag = Fact((10.0, 0.0, 60.0, 10.0), 5, print=((0.3, 7), (0.6, 10), (0.95, 2)))
+    facts = Facts((tag,), passages=((5.0, 45.0, 1.0),))
+    patches = DenseTargets.stack([targets_of(facts, (0.01, 1 / 60), 6, 9, owns_centre=False)])
+    order = torch.tensor([0, 3, 1, 4, 2, 5])  # pairs of rows, as the language model reads cells
+    head = DetailHead(6, 3)
+    says = torch.zeros(6, 9, 12)  # of a cell by its place in the order
+    rows = patches.classes[0, :, 3].view(6, 9), patches.passage[0].view(6, 9)
+    for slot, cell in enumerate(order.tolist()):
+        for patch in range(9):
+            at = cell // 3 * 3 + patch // 3, cell % 3 * 3 + patch % 3
+            character, passage = int(rows[0][at]), float(rows[1][at])
+            says[slot, patch, character if character >= 0 else 0] = 30.0
+            says[slot, patch, 11] = 30.0 if passage == 1 else -30.0
+    assert int((rows[0] >= 0).sum()) == 4 and int((rows[1] == 1).sum()) == 1
+    with torch.no_grad():
+        head.norm.weight.fill_(1.0)
+        head.out.bias.zero_()
+        # Each cell says its own: the features are one-hot by slot, the norm keeps them apart.
+        features = torch.eye(6)[None]
+        basis = head.norm(features)[0]
+        head.out.weight.copy_(torch.linalg.lstsq(basis, says.flatten(1)).solution.T)
+        _, right = head(features, patches, 2, 3, order)
+        _, wrong = head(features, patches, 2, 3, torch.arange(6))
+    assert right["print"] < 1 and right["way"] < 1
+    assert wrong["print"] > 2 * max(right["print"], 1)
+
+
+def test_a_cell_without_print_or_passages_is_asked_nothing() -> None:
+    patches = DenseTargets.stack([targets_of(ONE, SCALE, 6, 9, owns_centre=False)])
+    loss, parts = DetailHead(8, 3)(torch.randn(1, 6, 8), patches, 2, 3, torch.arange(6))
+    assert float(loss) == 0.0 and parts == {}

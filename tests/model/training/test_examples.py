@@ -18,6 +18,7 @@ from tests.conftest import DEFAULT_CHECKPOINT
 
 CONFIG = replace(Config.from_file(DEFAULT_CHECKPOINT), vision_max_n_token=88)
 TOKENIZER = Tokenizer(DEFAULT_CHECKPOINT)
+SCHOOL_CHECKPOINT = DEFAULT_CHECKPOINT.parent / "school"
 SOURCES = (
     SHAPES_LESSON, "counting/easy", "counting/hard", "spatial/medium", "reading/easy", "maze/easy", "path_tracing/easy"
 )  # fmt: skip
@@ -56,6 +57,28 @@ def test_tokens_of_a_place_look_at_its_cell_and_coordinates_are_marked(source: s
             cell_px = 42
             assert abs(x * example.geometry.canvas_width / cell_px - column - 0.5) <= 0.6
             assert abs(y * example.geometry.canvas_height / cell_px - row - 0.5) <= 0.6
+
+
+def test_a_price_is_read_where_its_characters_are_printed() -> None:
+    config, tokenizer = Config.from_file(SCHOOL_CHECKPOINT), Tokenizer(SCHOOL_CHECKPOINT)
+    seen = 0
+    for seed in range(12):
+        made = material("reading/easy", seed)
+        example = encode(made, config, tokenizer)
+        order = span(example.geometry.rows, example.geometry.columns, 2).order
+        learnt = example.labels_T != IGNORE
+        ids, looks = example.labels_T[learnt].tolist(), example.look_T[learnt].tolist()
+        assert made.facts is not None
+        for tag in (fact for fact in made.facts.things if fact.print):
+            price = [tokenizer.piece_id("0123456789."[which]) for _, which in tag.print]
+            places = [at for at in range(len(ids)) if ids[at : at + len(price)] == price and looks[at] != NOWHERE]
+            for at in places:
+                columns = [order[slot] % example.geometry.columns for slot in looks[at : at + len(price)]]
+                first, last = (x / made.image.width * example.geometry.columns for x in (tag.box[0], tag.box[2]))
+                assert columns == sorted(columns)
+                assert int(first) <= columns[0] and columns[-1] <= int(last) and int(last) - columns[-1] <= 1
+                seen += 1
+    assert seen > 8
 
 
 def test_a_box_is_about_the_label_before_it() -> None:

@@ -61,9 +61,7 @@ def test_alone_nothing_is_averaged() -> None:
     assert bias.tolist() == [1.0, 1.0] and (peers.number(), peers.count()) == (0, 1)
 
 
-def test_no_process_draws_what_another_or_another_lesson_draws(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_process_draws_what_another_or_another_lesson_draws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seeds: list[int] = []
 
     def draw(lesson: Lesson, config: Config, tokenizer_path: str, seed: int) -> Iterator[Batch]:

@@ -32,6 +32,12 @@ def test_a_box_is_one_token_per_mark_and_number(built: tokenizers.Tokenizer) -> 
     assert built.encode(text).tokens == expected.split()
 
 
+def test_digits_of_cents_and_codes_are_read_one_by_one(built: tokenizers.Tokenizer) -> None:
+    assert built.encode("12.09").tokens == ["12", ".", "0", "9"]
+    assert built.encode("HXY64").tokens == ["H", "X", "Y", "6", "4"]
+    assert built.encode("[[107,369]] 10 in total. 12").tokens[1:4:2] == ["107", "369"]
+
+
 @pytest.mark.parametrize(
     "text", ["", "\n\n", "naïve café, 你好 😀", "a\tb\r\n\r\n  c", "<｜User｜>", "\x00\x7f", "007 3.14"]
 )
