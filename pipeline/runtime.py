@@ -21,7 +21,7 @@ _BYTES_PER_BLOCK = 8 << 20  # of encoded images: small, so that every actor gets
 _NO_PROGRESS_SECONDS = 2 * 3600  # Ray's half hour is less than a large model may take to load
 _INIT_DEATHS = 3  # of engines that die while they load, in a row, until the run ends
 # Ray ends workers that were idle for a second, and each file of answers would start another: a second of CPU.
-_CONFIG_OF_OUR_OWN = {"idle_worker_killing_time_threshold_ms": 600_000}
+CONFIG_OF_OUR_OWN = {"idle_worker_killing_time_threshold_ms": 600_000}
 TASK_CPUS = 0.25  # a task that reads and fetches mostly waits
 
 
@@ -41,7 +41,7 @@ def ray_runtime(settings: Settings) -> Iterator[None]:
         num_cpus = max(os.cpu_count() or 1, math.ceil(settings.actors * settings.cpus_per_actor))
         with _without_stderr():  # Ray's core says there which log level it was given
             ray.init(
-                address="local", num_cpus=num_cpus, include_dashboard=False, _system_config=_CONFIG_OF_OUR_OWN, **quiet
+                address="local", num_cpus=num_cpus, include_dashboard=False, _system_config=CONFIG_OF_OUR_OWN, **quiet
             )
     elif "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
         ray.init(address=address, **quiet)  # a submitted job: its working directory travels already

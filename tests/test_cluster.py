@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import json
 import re
+import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,8 @@ import pytest
 import yaml
 from jsonschema import ValidationError
 from ray.autoscaler._private.util import prepare_config, validate_config
+
+from pipeline.runtime import CONFIG_OF_OUR_OWN
 
 ROOT = Path(__file__).parents[1]
 CLUSTER = ROOT / "cluster.yaml"
@@ -97,6 +101,13 @@ def install_problems(config: Config) -> Iterator[str]:
         yield "the dashboard, which runs commands, listens on all interfaces"
 
 
+def start_problems(config: Config) -> Iterator[str]:
+    [start] = [line for line in config["head_start_ray_commands"] if "ray start" in line]
+    given = [word for word in shlex.split(start) if word.startswith("--system-config=")]
+    if [json.loads(word.partition("=")[2]) for word in given] != [CONFIG_OF_OUR_OWN]:
+        yield f"the head starts Ray otherwise than we do: its system config is not {CONFIG_OF_OUR_OWN}"
+
+
 def secret_problems(text: str) -> Iterator[str]:
     for what, pattern in SECRETS.items():
         if pattern.search(text):
@@ -106,6 +117,7 @@ def secret_problems(text: str) -> Iterator[str]:
 def problems(config: Config) -> list[str]:
     """What our own rules find wrong with a cluster file; Ray's schema checks the rest."""
     found = [*head_problems(config), *worker_problems(config), *market_problems(config), *install_problems(config)]
+    found += start_problems(config)
     return found + list(secret_problems(yaml.safe_dump(config, width=10_000)))
 
 
@@ -167,6 +179,7 @@ SPOT, ON_DEMAND = (TYPES, "gpu_worker_spot"), (TYPES, "gpu_worker_on_demand")
         (_set("docker", "image", "rayproject/ray:latest"), "does not state"),
         (_set(*SPOT, "docker", {"worker_image": "rayproject/ray:2.59.0-py311-gpu"}), "does not state"),
         (_set("head_start_ray_commands", ["ray start --head --dashboard-host=0.0.0.0"]), "all interfaces"),
+        (_set("head_start_ray_commands", ["ray start --head"]), "starts Ray otherwise than we do"),
         (_set("provider", "key", "AKIA" + "ABCDEFGHIJ234567"), "access key id"),
         (_set("provider", "key", "wJalrXUtnFEMI/K7MDENG/" + "bPxRfiCYEXAMPLEKEY"), "an AWS secret"),
         (_set("auth", "key", "-----BEGIN RSA " + "PRIVATE KEY-----"), "a private key"),
