@@ -1,6 +1,7 @@
-"""Make the bundled catalog: `python catalogs/make_demo.py` writes demo.parquet next to this file.
+"""Make the bundled catalogs: `python catalogs/make_demo.py` writes demo.parquet and skills.parquet next to this file.
 
-Scenes come from the test split of the shapes lesson, so no checkpoint has been trained on them or on their layouts.
+Scenes come from the test splits of the shapes lesson (demo) and of the suites (skills), so no checkpoint has been
+trained on them or on their layouts.
 """
 
 from __future__ import annotations
@@ -15,8 +16,11 @@ from PIL import Image
 
 from model.tasks import shapes
 from model.tasks.scenes import draw
+from model.tasks.suites import SUITES
 
 DEMO = Path(__file__).with_name("demo.parquet")
+SKILLS = Path(__file__).with_name("skills.parquet")
+SKILL_LEVEL, IMAGES_A_SKILL = "easy", 5
 
 IMAGES = 24
 FIRST_SEED = 900_000  # far from the seeds that a checkpoint is scored on
@@ -68,14 +72,24 @@ def encode(image: Image.Image, image_format: str) -> bytes:
     return buffer.getvalue()
 
 
-def make_table() -> pa.Table:
-    """The whole catalog, one row an image."""
-    return pa.Table.from_pylist([make_row(index) for index in range(IMAGES)], schema=SCHEMA)
+def make_skill_row(suite: str, index: int) -> dict[str, Any]:
+    """The index-th image row of a suite, with one question: a function of both alone."""
+    case = SUITES[suite].case(FIRST_SEED + index, SKILL_LEVEL, "test")
+    image_id = f"{suite}-{index}"
+    return {
+        "image_id": image_id,
+        "image": {"bytes": encode(case.image, "PNG"), "path": f"{image_id}.png"},
+        "questions": [case.question],
+        "gold_answers": [case.answer],
+        "gold_boxes": [[[round(edge, 2) for edge in box] for box in case.boxes or ()]],
+    }
 
 
 def main() -> None:
-    pq.write_table(make_table(), DEMO, compression="zstd")
-    print(f"{DEMO.name}: {IMAGES} images, {DEMO.stat().st_size:,} bytes")
+    skills = [make_skill_row(suite, index) for suite in SUITES for index in range(IMAGES_A_SKILL)]
+    for path, rows in ((DEMO, [make_row(index) for index in range(IMAGES)]), (SKILLS, skills)):
+        pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), path, compression="zstd")
+        print(f"{path.name}: {len(rows)} images, {path.stat().st_size:,} bytes")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
-"""The bundled catalog is what its maker makes, and what a catalog should be."""
+"""The bundled catalogs are what their maker makes, and what a catalog should be."""
 
 from __future__ import annotations
 
 import io
+from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,10 +12,12 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from catalogs.make_demo import DEMO, FORMATS, SCHEMA, SIZES, make_row
+from catalogs.make_demo import DEMO, FORMATS, IMAGES_A_SKILL, SCHEMA, SIZES, SKILLS, make_row, make_skill_row
+from model.tasks.suites import SUITES
 
 MAX_BYTES = 1_500_000
 ROWS: list[dict[str, Any]] = pq.read_table(DEMO).to_pylist()
+SKILL_ROWS: list[dict[str, Any]] = pq.read_table(SKILLS).to_pylist()
 
 
 def decode(row: dict[str, Any]) -> Image.Image:
@@ -22,7 +26,16 @@ def decode(row: dict[str, Any]) -> Image.Image:
 
 @pytest.mark.parametrize("index", range(len(ROWS)), ids=[row["image_id"] for row in ROWS])
 def test_rebuilding_gives_the_same_row(index: int) -> None:
-    bundled, made = ROWS[index], make_row(index)
+    assert_same(ROWS[index], make_row(index))
+
+
+@pytest.mark.parametrize("row", SKILL_ROWS, ids=[row["image_id"] for row in SKILL_ROWS])
+def test_rebuilding_gives_the_same_row_of_a_skill(row: dict[str, Any]) -> None:
+    suite, _, index = row["image_id"].partition("-")
+    assert_same(row, make_skill_row(suite, int(index)))
+
+
+def assert_same(bundled: dict[str, Any], made: dict[str, Any]) -> None:
     assert {key: bundled[key] for key in ("image_id", "questions", "gold_answers")} == {
         key: made[key] for key in ("image_id", "questions", "gold_answers")
     }
@@ -34,9 +47,20 @@ def test_rebuilding_gives_the_same_row(index: int) -> None:
     assert np.abs(before - after).mean() <= (0 if decode(bundled).format == "PNG" else 1.0)
 
 
-def test_the_catalog_has_the_declared_schema_and_is_small() -> None:
-    assert pq.read_schema(DEMO).equals(SCHEMA)
-    assert DEMO.stat().st_size < MAX_BYTES
+@pytest.mark.parametrize("path", [DEMO, SKILLS], ids=["demo", "skills"])
+def test_a_catalog_has_the_declared_schema_and_is_small(path: Path) -> None:
+    assert pq.read_schema(path).equals(SCHEMA)
+    assert path.stat().st_size < MAX_BYTES
+
+
+def test_the_catalog_of_skills_shows_every_suite() -> None:
+    shown = Counter(row["image_id"].partition("-")[0] for row in SKILL_ROWS)
+    assert shown == {suite: IMAGES_A_SKILL for suite in SUITES}
+    for row in SKILL_ROWS:
+        assert len(row["questions"]) == len(row["gold_answers"]) == len(row["gold_boxes"]) == 1
+        width, height = decode(row).size
+        [boxes] = row["gold_boxes"]
+        assert all(0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height for x1, y1, x2, y2 in boxes)
 
 
 def test_ids_are_unique_and_every_size_and_format_occurs() -> None:
