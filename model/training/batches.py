@@ -5,6 +5,7 @@ Shapes: B examples, N patches of the whole grid (three by three a cell), T token
 
 from __future__ import annotations
 
+import multiprocessing
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
@@ -152,6 +153,15 @@ def _alike(pool: list[Example], batch_tokens: int, rng: np.random.Generator) -> 
 
 
 def batches(lesson: Lesson, config: Config, tokenizer_path: str, seed: int) -> Iterator[Batch]:
-    """Batches drawn in a process of their own, a few ahead of need."""
-    stream = Stream(lesson, config, tokenizer_path, seed)
-    return iter(DataLoader(stream, batch_size=None, num_workers=1, prefetch_factor=4))
+    """Batches of a lesson, drawn ahead."""
+    return ahead(Stream(lesson, config, tokenizer_path, seed))
+
+
+def ahead(stream: IterableDataset[Batch]) -> Iterator[Batch]:
+    """A stream's batches, drawn in a process of their own, a few ahead of need.
+
+    That process is no fork of this one: it would hold gigabytes of a training's memory, page by page as they change.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    return iter(DataLoader(stream, batch_size=None, num_workers=1, prefetch_factor=4, multiprocessing_context=context))

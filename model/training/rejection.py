@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import IterableDataset
 
 from ..config import Config
 from ..prompt import Tokenizer
-from .batches import Batch, pooled
+from .batches import Batch, ahead, pooled
 from .examples import Example, Material, encode_tokens
 from .facts import facts_of
 from .lessons import Lesson
@@ -87,7 +87,6 @@ def draw_of(folders: Sequence[Path]) -> Draw:
         raise ValueError(f"no response in {', '.join(map(str, folders))} was good; train the experts for longer")
 
     def draw(lesson: Lesson, config: Config, tokenizer_path: str, seed: int) -> Iterator[Batch]:
-        stream = Rollouts(folders, lesson, config, tokenizer_path, seed)
-        return iter(DataLoader(stream, batch_size=None, num_workers=1, prefetch_factor=4))
+        return ahead(Rollouts(folders, lesson, config, tokenizer_path, seed))
 
     return draw

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from model.config import Config
 from model.prompt import Tokenizer
-from model.training.batches import LENGTH_STEP, Stream, _alike, collate, cost
+from model.training.batches import LENGTH_STEP, Stream, _alike, batches, collate, cost
 from model.training.examples import IGNORE, Example, encode, material
 from model.training.lessons import Lesson
 from tests.conftest import DEFAULT_CHECKPOINT
@@ -65,3 +67,13 @@ def test_a_stream_is_the_same_for_a_seed_and_keeps_to_its_limits() -> None:
     assert not torch.equal(batches[0][0].patches_BN, batches[2][0].patches_BN)
     for batch in (*batches[0], *batches[2]):
         assert batch.ids_BT.shape[1] <= 160 and len(batch.ids_BT) > 1
+
+
+def test_the_process_that_draws_does_not_hold_what_the_training_holds() -> None:
+    held = np.ones(400 << 20, np.uint8)  # every page is written, and so is this process's own
+    stream = batches(LESSON, CONFIG, str(DEFAULT_CHECKPOINT), seed=1)
+    assert next(stream).rows > 0
+    status = Path(f"/proc/{stream._workers[0].pid}/status").read_text()  # type: ignore[attr-defined]
+    anonymous = int(re.search(r"RssAnon:\s+(\d+) kB", status)[1]) << 10  # type: ignore[index]
+    own = int(re.search(r"RssAnon:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) << 10  # type: ignore[index]
+    assert anonymous < own - (held.nbytes >> 1), (anonymous, own)
