@@ -39,10 +39,9 @@ def ray_runtime(settings: Settings) -> Iterator[None]:
         paths = [str(PROJECT), *filter(None, [os.environ.get("PYTHONPATH")])]
         os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))
         num_cpus = max(os.cpu_count() or 1, math.ceil(settings.actors * settings.cpus_per_actor))
+        config = dict(CONFIG_OF_OUR_OWN)  # Ray writes into what it is given
         with _without_stderr():  # Ray's core says there which log level it was given
-            ray.init(
-                address="local", num_cpus=num_cpus, include_dashboard=False, _system_config=CONFIG_OF_OUR_OWN, **quiet
-            )
+            ray.init(address="local", num_cpus=num_cpus, include_dashboard=False, _system_config=config, **quiet)
     elif "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
         ray.init(address=address, **quiet)  # a submitted job: its working directory travels already
     else:
