@@ -162,6 +162,5 @@ def ahead(stream: IterableDataset[Batch]) -> Iterator[Batch]:
 
     That process is no fork of this one: it would hold gigabytes of a training's memory, page by page as they change.
     """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
+    context = multiprocessing.get_context("spawn")
     return iter(DataLoader(stream, batch_size=None, num_workers=1, prefetch_factor=4, multiprocessing_context=context))
