@@ -90,8 +90,7 @@ class Student(nn.Module):
         labels_L, coordinate_L = batch.labels_BT[learnt], batch.coordinate_BT[learnt]
         logits = whole.linear(hidden[learnt], model.head.weight, how.product_type)
         each_L, off = self._token_loss(logits, labels_L, coordinate_L, lesson.spread_at(step))
-        answers_L = ((batch.ids_BT == self.end_think_id).cumsum(dim=1) > 0)[learnt]
-        naming_L = F.pad(batch.label_BT[:, 1:], (0, 1))[learnt]  # the token to be said belongs to a label
+        answers_L, naming_L = (each_BT[learnt] for each_BT in said(batch, self.end_think_id))
         weight_L = torch.where(answers_L, ANSWER_WEIGHT, torch.where(naming_L, LABEL_WEIGHT, 1.0))
         look, index = guidance_loss(looked, batch, model.config), indexer_loss(looked)
         with torch.no_grad():
@@ -137,6 +136,12 @@ class Student(nn.Module):
             for bias, load in zip((gate.bias, gate.bias_vl), seen.load_2X.float(), strict=True):
                 if not (gate.hashed and bias is gate.bias):
                     bias.add_(BALANCE_STEP * (load.mean() - load).sign())
+
+
+def said(batch: Batch, end_think_id: int) -> tuple[Tensor, Tensor]:
+    """Of which tokens [B, T] the next one belongs to the answer, and to a reference's label."""
+    answers_BT = (batch.ids_BT == end_think_id).cumsum(dim=1) > 0
+    return answers_BT, F.pad(batch.label_BT[:, 1:], (0, 1))
 
 
 def guidance_loss(looked: list[whole.Seen], batch: Batch, config: Config) -> Tensor:

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
 import torch
 
 from model.prompt import Tokenizer
-from model.training import whole
+from model.training import supervised, whole
 from model.training.batches import Batch, collate
 from model.training.examples import IGNORE, NOWHERE, encode, material
 from model.training.lessons import Lesson
-from model.training.supervised import ANSWER_WEIGHT, CELL_LAYERS, GUIDED_HEADS, LABEL_LAYERS, Student, guidance_loss
+from model.training.supervised import (
+    ANSWER_WEIGHT,
+    CELL_LAYERS,
+    GUIDED_HEADS,
+    LABEL_LAYERS,
+    Student,
+    guidance_loss,
+    said,
+)
 from tests.conftest import DEFAULT_CHECKPOINT
 from tests.tiny import TINY
 
@@ -147,6 +156,35 @@ def test_an_answer_weighs_more_than_a_word_of_thinking() -> None:
     weight = ANSWER_WEIGHT * int((learnt & answered).sum()), int((learnt & ~answered).sum())
     mixed = (weight[0] * strength["answer"] + weight[1] * strength["thinking"]) / sum(weight)
     assert ANSWER_WEIGHT > 1 and abs(both - mixed) < 0.05 * mixed
+
+
+def test_labels_are_told_from_the_rest_of_the_thinking_and_from_the_answer() -> None:
+    batch = batch_of()
+    answers_BT, naming_BT = said(batch, TOKENIZER.end_think_id)
+    learnt = batch.labels_BT != IGNORE
+    for row in range(len(batch.ids_BT)):
+        text = TOKENIZER.decode(batch.labels_BT[row][learnt[row]].tolist())
+        thinking, answer = text.split("</think>")
+        labels = re.findall("<｜ref｜>(.*?)<｜/ref｜>", thinking)
+        assert labels
+        assert TOKENIZER.decode(batch.labels_BT[row][learnt[row] & naming_BT[row]].tolist()) == "".join(labels)
+        assert TOKENIZER.decode(batch.labels_BT[row][learnt[row] & answers_BT[row]].tolist()) == answer
+
+
+def test_a_label_weighs_more_than_a_coordinate(monkeypatch: pytest.MonkeyPatch) -> None:
+    student, batch = Student(CONFIG, TOKENIZER, seed=0).eval(), batch_of()
+    only = replace(LESSON, dense=0.0, guidance=0.0)
+    naming_BT = said(batch, TOKENIZER.end_think_id)[1]
+    torch.nn.init.zeros_(student.model.head.weight)
+    gradients = {}
+    for weight in (1.0, 3.0):
+        monkeypatch.setattr(supervised, "LABEL_WEIGHT", weight)
+        student.zero_grad(set_to_none=True)
+        student.loss(batch, only, EXACT)[0].backward()
+        assert student.model.head.weight.grad is not None
+        names = batch.labels_BT[naming_BT & (batch.labels_BT != IGNORE)].unique()
+        gradients[weight] = float(student.model.head.weight.grad[names].norm())
+    assert gradients[3.0] > 1.3 * gradients[1.0]
 
 
 def test_experts_that_get_too_little_are_preferred_from_then_on() -> None:
