@@ -77,8 +77,10 @@ def test_a_price_is_read_where_its_characters_are_printed() -> None:
                 first, last = (x / made.image.width * example.geometry.columns for x in (tag.box[0], tag.box[2]))
                 assert columns == sorted(columns)
                 assert int(first) <= columns[0] and columns[-1] <= int(last) and int(last) - columns[-1] <= 1
-                seen += 1
-    assert seen > 8
+                if int(first + (last - first) / 4) < int(last - (last - first) / 4):  # printed across two cells
+                    assert columns[0] < columns[-1]
+                    seen += 1
+    assert seen > 4
 
 
 def test_a_box_is_about_the_label_before_it() -> None:
