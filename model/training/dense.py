@@ -6,6 +6,7 @@ V width, n things.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -14,9 +15,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..tasks.scenes import COLORS, SIZES
-from .facts import CHARACTERS, NOUNS, UNKNOWN, Facts
+from .facts import CHARACTERS, DIRECTIONS, NOUNS, UNKNOWN, Facts
 
 CLASSES = (len(NOUNS), len(COLORS), len(SIZES), len(CHARACTERS))
+Array = np.ndarray
+_Add = Callable[..., None]  # a part of the loss: its name, weight, how wrong it is, what one is in the log
 _CLASS_WEIGHTS = {"noun": 1.0, "color": 1.0, "size": 1.0, "print": 3.0}  # print is small, and slow to be learnt
 MOST_PLACES = 32  # rows or columns of the largest grid of cells that is trained on
 MOST_PATCHES = 3 * MOST_PLACES
@@ -27,17 +30,24 @@ class DenseTargets:
     """What each place of a grid is asked, of one image [N, ..] or of several [B, N, ..].
 
     `present` float: is a thing here (-1: not asked); `classes` int64 [.., 4]: noun, colour, size, and the character of
-    a price that is printed here (`UNKNOWN`: not asked);
-    `boxes` float [.., 4]: its box, as shares of the grid's extent. Of mazes: `middle` float [.., 3]: is the middle of
-    a maze's cell here (-1: not asked), and how far from the place's own middle, in places; `passage` float: is what
-    lies here open (1), closed (0), or not asked (-1).
+    a price that is printed here (`UNKNOWN`: not asked); `boxes` float [.., 4]: its box, as shares of the grid's extent.
+
+    Of mazes: `middle` float [.., 3]: is the middle of a maze's cell here (-1: not asked), and how far from the place's
+    own middle, in places; `exits` float [.., 8]: does a way lead out of it to there (-1: not asked); `passage` float:
+    is what lies here open (1), closed (0), or not asked (-1).
+
+    Of tangles: `stroke` float [.., 3]: does a line run here (-1: not asked), and cosine and sine of twice its angle
+    (0, 0: not asked); `leads` float [.., 4]: the middles of the icons at its ends, as boxes are (-1 in all: not asked).
     """
 
     present: Tensor
     classes: Tensor
     boxes: Tensor
     middle: Tensor
+    exits: Tensor
     passage: Tensor
+    stroke: Tensor
+    leads: Tensor
 
     @staticmethod
     def stack(images: list[DenseTargets]) -> DenseTargets:
@@ -50,50 +60,94 @@ class DenseTargets:
         return DenseTargets(*(getattr(self, field.name)[order] for field in fields(self)))
 
 
+class _Grid:
+    """`rows` x `columns` places; `scale`: what a pixel is, as a share of the grid's extent (x, y)."""
+
+    def __init__(self, scale: tuple[float, float], rows: int, columns: int) -> None:
+        self.scale, self.rows, self.columns = scale, rows, columns
+        y, x = np.divmod(np.arange(rows * columns), columns)
+        self.centre_x, self.centre_y = (x + 0.5) / columns, (y + 0.5) / rows
+
+    def at(self, x: float, y: float) -> tuple[int, float, float]:
+        """The place of a point in pixels, and how far from its middle it is, in places."""
+        x, y = x * self.scale[0] * self.columns, y * self.scale[1] * self.rows
+        column, row = min(int(x), self.columns - 1), min(int(y), self.rows - 1)
+        return row * self.columns + column, x - column - 0.5, y - row - 0.5
+
+    def shares(self, box: Sequence[float]) -> Array:
+        """x, y, x, y in pixels as shares of the grid's extent."""
+        return np.array(box, np.float32) * (self.scale * 2)
+
+    def inside(self, box: Sequence[float], owns_centre: bool) -> Array:
+        """The places of a box: those whose centre lies in it, or with `owns_centre` the one that has its centre."""
+        if owns_centre:
+            return np.array([self.at((box[0] + box[2]) / 2, (box[1] + box[3]) / 2)[0]])
+        x1, y1, x2, y2 = self.shares(box)
+        wide, high = (self.centre_x >= x1) & (self.centre_x <= x2), (self.centre_y >= y1) & (self.centre_y <= y2)
+        return np.flatnonzero(wide & high)
+
+
 def targets_of(
     facts: Facts | None, scale: tuple[float, float], rows: int, columns: int, owns_centre: bool
 ) -> DenseTargets:
     """Targets on a `rows` x `columns` grid; `scale`: what a pixel is, as a share of the grid's extent (x, y).
 
     A patch belongs to the thing that its centre lies in; with `owns_centre`, a (larger) cell to the thing whose centre
-    lies in it. Of two things the later has it. Without facts nothing is asked.
+    lies in it. Of two things the later has it; of two lines neither, but the place is asked whether a line is there.
+    Without facts nothing is asked.
     """
-    count = rows * columns
-    present, passage = np.full(count, -1 if facts is None else 0, np.float32), np.full(count, -1, np.float32)
+    grid, count = _Grid(scale, rows, columns), rows * columns
+    present = np.full(count, -1 if facts is None else 0, np.float32)
     facts = facts or Facts()
     classes, boxes = np.full((count, len(CLASSES)), UNKNOWN, np.int64), np.zeros((count, 4), np.float32)
-    middle = np.full((count, 3), -1 if not facts.middles else 0, np.float32)
-    centre_y, centre_x = np.divmod(np.arange(count), columns)
-    centre_y, centre_x = (centre_y + 0.5) / rows, (centre_x + 0.5) / columns
-
-    def at(x: float, y: float) -> tuple[int, float, float]:
-        """The place of a point, and how far from its middle it is."""
-        column, row = min(int(x * scale[0] * columns), columns - 1), min(int(y * scale[1] * rows), rows - 1)
-        return row * columns + column, x * scale[0] * columns - column - 0.5, y * scale[1] * rows - row - 0.5
-
     for fact in facts.things:
-        box = np.array(fact.box, np.float32) * (scale * 2)
-        if owns_centre:
-            inside: np.ndarray | int = at((fact.box[0] + fact.box[2]) / 2, (fact.box[1] + fact.box[3]) / 2)[0]
-        else:
-            inside = (centre_x >= box[0]) & (centre_x <= box[2]) & (centre_y >= box[1]) & (centre_y <= box[3])
-        present[inside], boxes[inside] = 1, box
+        inside = grid.inside(fact.box, owns_centre)
+        present[inside], boxes[inside] = 1, grid.shares(fact.box)
         classes[inside, :3] = (fact.noun, fact.color, fact.size)
         if fact.print and not owns_centre:
             ends, characters = zip(*fact.print, strict=True)
-            share = (centre_x[inside] - box[0]) / (box[2] - box[0])
+            left, _, right, _ = grid.shares(fact.box)
+            share = (grid.centre_x[inside] - left) / (right - left)
             classes[inside, 3] = np.array([*characters, UNKNOWN])[np.searchsorted(ends, share)]
-    for x, y in facts.middles:
-        place, dx, dy = at(x, y)
-        middle[place] = (1, dx, dy)
+    middle = np.full((count, 3), -1 if not facts.middles else 0, np.float32)
+    exits, passage = np.full((count, DIRECTIONS), -1, np.float32), np.full(count, -1, np.float32)
+    for (x, y), ways in zip(facts.middles, facts.exits, strict=True):
+        place, *off = grid.at(x, y)
+        middle[place], exits[place] = (1, *off), ways
     for x, y, is_open in facts.passages:
-        passage[at(x, y)[0]] = is_open
-    return DenseTargets(*(torch.from_numpy(array) for array in (present, classes, boxes, middle, passage)))
+        passage[grid.at(x, y)[0]] = is_open
+    targets = (present, classes, boxes, middle, exits, passage, *_lines(facts, grid, owns_centre))
+    return DenseTargets(*(torch.from_numpy(array) for array in targets))
+
+
+def _lines(facts: Facts, grid: _Grid, owns_centre: bool) -> tuple[Array, Array]:
+    """Where lines run and where they lead; an icon's places lead where its line does."""
+    count = grid.rows * grid.columns
+    runs = np.zeros((len(facts.lines), count, 2), np.float32)  # cosine and sine of twice the angle, summed up
+    touched, leads = np.zeros((len(facts.lines), count), bool), np.full((count, 4), -1, np.float32)
+    for number, line in enumerate(facts.lines):
+        points = np.array(line.points, np.float32)
+        places = [grid.at(x, y)[0] for x, y in line.points]
+        along = np.gradient(points, axis=0)
+        twice = 2 * np.arctan2(along[:, 1], along[:, 0])
+        np.add.at(runs[number], places, np.stack([np.cos(twice), np.sin(twice)], axis=1))
+        touched[number, places] = True
+    stroke = np.full((count, 3), -1 if not facts.lines else 0, np.float32)
+    alone = touched.sum(axis=0) == 1
+    stroke[touched.any(axis=0), 0] = 1
+    run = runs.sum(axis=0)[alone]
+    stroke[alone, 1:] = run / np.maximum(np.linalg.norm(run, axis=1, keepdims=True), 1e-6)
+    for number, line in enumerate(facts.lines):
+        ends = [edge for x1, y1, x2, y2 in line.icons for edge in ((x1 + x2) / 2, (y1 + y2) / 2)]
+        leads[alone & touched[number]] = grid.shares(ends)
+        for icon in line.icons:
+            leads[grid.inside(icon, owns_centre)] = grid.shares(ends)
+    return stroke, leads
 
 
 class DenseHead(nn.Module):
-    """Reads targets off features. `relative`: boxes from the place's middle, else absolute, and then each place is
-    asked for its row and column too, and for how many rows and columns of patches the image fills."""
+    """Reads targets off features. `relative`: boxes and ends of lines from the place's middle, else absolute, and then
+    each place is asked for its row and column too, and for how many rows and columns of patches the image fills."""
 
     def __init__(self, width: int, relative: bool) -> None:
         super().__init__()
@@ -101,6 +155,8 @@ class DenseHead(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.out = nn.Linear(width, 1 + 4 + 3 + 1)
         self.kinds = nn.Linear(width, sum(CLASSES))
+        self.exits = nn.Linear(width, DIRECTIONS)
+        self.lines = nn.Linear(width, 3 + 4)
         self.place = None if relative else nn.Linear(width, 2 * MOST_PLACES)
         self.extent = None if relative else nn.Linear(width, 2 * MOST_PATCHES)
 
@@ -108,8 +164,8 @@ class DenseHead(nn.Module):
         self, features_BNV: Tensor, targets: DenseTargets, rows: int, columns: int, order: Tensor | None = None,
         extents_B2: Tensor | None = None,
     ) -> tuple[Tensor, dict[str, float]]:  # fmt: skip
-        """The loss, and its parts for the log (box error as a share of the image's side). `order`: of the places;
-        `extents_B2`: rows and columns of patches."""
+        """The loss, and its parts for the log (errors of boxes and of lines' ends as shares of the image's side).
+        `order`: of the places; `extents_B2`: rows and columns of patches."""
         features_BNV = self.norm(features_BNV)
         presence, box, middle, passage = self.out(features_BNV).split([1, 4, 3, 1], dim=-1)
         device = features_BNV.device
@@ -117,57 +173,73 @@ class DenseHead(nn.Module):
         place_x = torch.arange(columns, device=device).repeat(rows)
         places = torch.stack([place_y, place_x], dim=1)
         places = places if order is None else places[order]
-        loss, parts = presence.new_zeros(()), {}
-        asked_presence = targets.present >= 0
-        if bool(asked_presence.any()):
-            guess = presence[..., 0][asked_presence]
-            wrong = F.binary_cross_entropy_with_logits(guess, targets.present[asked_presence])
-            loss, parts = 4 * wrong, {"there": wrong.item()}
+        loss, parts = presence.new_zeros(()), dict[str, float]()
+
+        def add(name: str, weight: float, wrong: Tensor, unit: float = 1.0) -> None:
+            nonlocal loss
+            loss, parts[name] = loss + weight * wrong, wrong.item() / unit
+
+        # Boxes and ends from the place's middle are four times as large: a large thing is about a third of the image.
+        unit = 4.0 if self.relative else 1.0
+        middles_N4 = ((places + 0.5) / torch.tensor([rows, columns], device=device)).flip(1).repeat(1, 2)
+        shift = middles_N4 if self.relative else middles_N4.new_zeros(())
+        asked = targets.present >= 0
+        if bool(asked.any()):
+            add("there", 4, F.binary_cross_entropy_with_logits(presence[..., 0][asked], targets.present[asked]))
         there = targets.present > 0
         if bool(there.any()):
             kinds = self.kinds(features_BNV[there]).split(CLASSES, dim=-1)
-            asked = targets.classes[there]
-            for (name, weight), guess, wanted in zip(_CLASS_WEIGHTS.items(), kinds, asked.T, strict=True):
-                known = wanted != UNKNOWN
-                if bool(known.any()):
-                    wrong = F.cross_entropy(guess[known], wanted[known])
-                    loss, parts = loss + weight * wrong, parts | {name: wrong.item()}
-            due = targets.boxes
-            if self.relative:
-                extent = torch.tensor([rows, columns], device=device)
-                centres = ((places + 0.5) / extent).flip(1).repeat(1, 2)
-                due = (due - centres) * 4  # a large thing is about a third of the image
-            error = (box - due).abs()[there].mean()
-            loss, parts = loss + 8 * error, parts | {"box": error.item() / (4 if self.relative else 1)}
-        asked_middle = targets.middle[..., 0] >= 0
-        if bool(asked_middle.any()):
-            wanted = targets.middle[asked_middle]
-            guess = middle[asked_middle]
-            wrong = F.binary_cross_entropy_with_logits(guess[:, 0], wanted[:, 0])
-            off = ((guess[:, 1:] - wanted[:, 1:]).abs().sum(-1) * wanted[:, 0]).sum() / wanted[:, 0].sum().clamp(min=1)
-            loss, parts = loss + wrong + off, parts | {"middle": wrong.item(), "off_middle": off.item()}
-        asked_passage = targets.passage >= 0
-        if bool(asked_passage.any()):
-            wrong = F.binary_cross_entropy_with_logits(passage[..., 0][asked_passage], targets.passage[asked_passage])
-            loss, parts = loss + 2 * wrong, parts | {"passage": wrong.item()}
+            for (name, weight), guess, wanted in zip(
+                _CLASS_WEIGHTS.items(), kinds, targets.classes[there].T, strict=True
+            ):
+                if bool((known := wanted != UNKNOWN).any()):
+                    add(name, weight, F.cross_entropy(guess[known], wanted[known]))
+            add("box", 8, (box - (targets.boxes - shift) * unit).abs()[there].mean(), unit)
+        self._ask_of_mazes(features_BNV, middle, passage[..., 0], targets, add)
+        self._ask_of_lines(features_BNV, (targets.leads - shift) * unit, unit, targets, add)
         if self.place is not None:
             # Every place says its row and column, empty ones too: a box is then its place and what the tower saw,
             # added up. As classes, not by distance: rows alternate from token to token, a pattern L1 hardly learns.
             guess = self.place(features_BNV).unflatten(-1, (2, MOST_PLACES))
-            wrong = F.cross_entropy(guess.flatten(0, 2), places.repeat(len(features_BNV), 1).flatten())
-            loss, parts = loss + 2 * wrong, parts | {"place": wrong.item()}
+            add("place", 2, F.cross_entropy(guess.flatten(0, 2), places.repeat(len(features_BNV), 1).flatten()))
         if self.extent is not None and extents_B2 is not None:
             # A coordinate is a share of the image, whose last cells may be filled in part: to say one, a token has to
             # know how far the image goes.
             guess = self.extent(features_BNV).unflatten(-1, (2, MOST_PATCHES))
             wanted = extents_B2[:, None].expand(-1, guess.shape[1], -1)
-            wrong = F.cross_entropy(guess.flatten(0, 2), wanted.flatten())
-            loss, parts = loss + wrong, parts | {"extent": wrong.item()}
+            add("extent", 1, F.cross_entropy(guess.flatten(0, 2), wanted.flatten()))
         return loss, parts
+
+    def _ask_of_mazes(
+        self, features_BNV: Tensor, middle: Tensor, passage_BN: Tensor, targets: DenseTargets, add: _Add
+    ) -> None:
+        if bool((asked := targets.middle[..., 0] >= 0).any()):
+            wanted, guess = targets.middle[asked], middle[asked]
+            add("middle", 1, F.binary_cross_entropy_with_logits(guess[:, 0], wanted[:, 0]))
+            off = ((guess[:, 1:] - wanted[:, 1:]).abs().sum(-1) * wanted[:, 0]).sum()
+            add("off_middle", 1, off / wanted[:, 0].sum().clamp(min=1))
+        if bool((asked := targets.exits[..., 0] >= 0).any()):
+            guess = self.exits(features_BNV[asked])
+            add("exits", 4, F.binary_cross_entropy_with_logits(guess, targets.exits[asked]))
+        if bool((asked := targets.passage >= 0).any()):
+            add("passage", 2, F.binary_cross_entropy_with_logits(passage_BN[asked], targets.passage[asked]))
+
+    def _ask_of_lines(
+        self, features_BNV: Tensor, leads_BN4: Tensor, unit: float, targets: DenseTargets, add: _Add
+    ) -> None:
+        if not bool((asked := targets.stroke[..., 0] >= 0).any()):
+            return
+        stroke, leads = self.lines(features_BNV).split([3, 4], dim=-1)
+        add("stroke", 2, F.binary_cross_entropy_with_logits(stroke[..., 0][asked], targets.stroke[..., 0][asked]))
+        if bool((alone := targets.stroke[..., 1:].abs().sum(-1) > 0).any()):
+            add("angle", 1, (stroke[alone] - targets.stroke[alone])[:, 1:].square().sum(-1).mean())
+        if bool((known := targets.leads.amax(-1) > -0.5).any()):
+            add("leads", 4, (leads - leads_BN4).abs()[known].mean(), unit)
 
 
 class DetailHead(nn.Module):
-    """Reads off a cell what each of its `ratio` x `ratio` patches shows: the character of a price, a maze's passage.
+    """Reads off a cell what each of its `ratio` x `ratio` patches shows: the character of a price, a maze's passage,
+    a line.
 
     A cell's own targets are too coarse for these; the language model can only read out what its tokens still say.
     """
@@ -177,6 +249,7 @@ class DetailHead(nn.Module):
         self.ratio = ratio
         self.norm = nn.LayerNorm(width)
         self.out = nn.Linear(width, ratio * ratio * (len(CHARACTERS) + 1))
+        self.strokes = nn.Linear(width, ratio * ratio)
 
     def forward(
         self, cells_BCV: Tensor, targets: DenseTargets, rows: int, columns: int, order: Tensor
@@ -188,7 +261,8 @@ class DetailHead(nn.Module):
             grid = patches_BN.unflatten(1, (rows, self.ratio, columns, self.ratio)).transpose(2, 3)
             return grid.flatten(3).flatten(1, 2)[:, order]
 
-        guess = self.out(self.norm(cells_BCV)).unflatten(-1, (self.ratio**2, -1))
+        cells_BCV = self.norm(cells_BCV)
+        guess = self.out(cells_BCV).unflatten(-1, (self.ratio**2, -1))
         loss, parts = guess.new_zeros(()), dict[str, float]()
         character, passage = by_cell(targets.classes[..., 3]), by_cell(targets.passage)
         if bool((character != UNKNOWN).any()):
@@ -199,4 +273,9 @@ class DetailHead(nn.Module):
             asked = passage >= 0
             wrong = F.binary_cross_entropy_with_logits(guess[..., -1][asked], passage[asked])
             loss, parts = loss + 2 * wrong, parts | {"way": wrong.item()}
+        stroke = by_cell(targets.stroke[..., 0])
+        if bool((stroke >= 0).any()):
+            asked = stroke >= 0
+            wrong = F.binary_cross_entropy_with_logits(self.strokes(cells_BCV)[asked], stroke[asked])
+            loss, parts = loss + 2 * wrong, parts | {"stroke": wrong.item()}
         return loss, parts

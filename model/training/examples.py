@@ -19,7 +19,7 @@ from ..image import Geometry, plan, span, to_patches
 from ..prompt import END_THINK, Tokenizer
 from ..tasks import shapes
 from ..tasks.scenes import draw
-from ..tasks.suite import to_frame
+from ..tasks.suite import Case, Suite, to_frame
 from ..tasks.suites import suite_of
 from .dense import DenseTargets, targets_of
 from .facts import Facts, facts_of, of_things
@@ -31,6 +31,7 @@ CASES = "cases:"  # before the folder of a source of other people's cases
 SHAPES_LESSON = "shapes"  # the source that asks all four kinds of question about scenes of shapes
 CANVASES = ((168, 168), (252, 252), (320, 240), (240, 320), (300, 200), (200, 300), (320, 180))
 _SHAPES_COUNT = (1, 6)
+_MOST_TRIES = 100  # of cases for one of a kind
 _ELSEWHERE = 200  # between the numbers of a box and of the tag that it may mean, summed up
 
 
@@ -63,7 +64,8 @@ class Material:
 
 
 def material(source: str, seed: int) -> Material:
-    """The training case of a source and seed: "shapes", suite/level as in "counting/easy", or "cases:FOLDER".
+    """The training case of a source and seed: "shapes", suite/level as in "counting/easy", suite/level/kind as in
+    "reading/easy/price", or "cases:FOLDER".
 
     A folder holds cases as docs/cases.md describes them; a seed takes one of them, whatever their number.
     """
@@ -74,9 +76,19 @@ def material(source: str, seed: int) -> Material:
         width, height = CANVASES[int(rng.integers(len(CANVASES)))]
         posed = shapes.pose(draw(rng, width=width, height=height, count=_SHAPES_COUNT), rng)
         return Material(posed.image, posed.question, shapes.response(posed), of_things(posed.things))
-    name, _, level = source.partition("/")
-    case = suite_of(name).case(seed, level, "train")
+    name, _, rest = source.partition("/")
+    level, _, kind = rest.partition("/")
+    case = _of_kind(suite_of(name), level, kind, seed)
     return Material(case.image, *renamed(case.question, case.response, seed), facts_of(case))
+
+
+def _of_kind(suite: Suite, level: str, kind: str, seed: int) -> Case:
+    """The first case from this seed on that asks a question of the kind; any kind where it is ""."""
+    for at in range(seed, seed + _MOST_TRIES):
+        case = suite.case(at, level, "train")
+        if kind in ("", case.kind):
+            return case
+    raise ValueError(f"no question of the kind {kind!r} in {_MOST_TRIES} cases of {suite.name}/{level}; leave it out")
 
 
 def _from_folder(folder: Path, seed: int) -> Material:
@@ -158,24 +170,19 @@ def _moved(facts: Facts, geometry: Geometry) -> Facts:
     """Facts in pixels of the image, shifted by the padding at the left and the top, in the same pixels."""
     left, top, width, height = geometry.content
     dx, dy = left * geometry.width / width, top * geometry.height / height
-    if not dx and not dy:
-        return facts
-    return Facts(
-        tuple(
-            replace(fact, box=(fact.box[0] + dx, fact.box[1] + dy, fact.box[2] + dx, fact.box[3] + dy))
-            for fact in facts.things
-        ),
-        tuple((x + dx, y + dy) for x, y in facts.middles),
-        tuple((x + dx, y + dy, is_open) for x, y, is_open in facts.passages),
-    )
+    return facts.moved(dx, dy) if dx or dy else facts
 
 
 def _framed(cells: DenseTargets, geometry: Geometry, cell_px: int) -> DenseTargets:
-    """Cells whose boxes are shares of the image, as its primitives are, and no longer of the grid of whole cells."""
+    """Cells whose boxes and lines' ends are shares of the image, as its primitives are, and no longer of the grid of
+    whole cells."""
     left, top, width, height = geometry.content
     grid = torch.tensor([geometry.columns * cell_px, geometry.rows * cell_px] * 2)
-    boxes = (cells.boxes * grid - torch.tensor([left, top] * 2)) / torch.tensor([width, height] * 2)
-    return replace(cells, boxes=boxes)
+
+    def framed(shares_N4: Tensor) -> Tensor:
+        return (shares_N4 * grid - torch.tensor([left, top] * 2)) / torch.tensor([width, height] * 2)
+
+    return replace(cells, boxes=framed(cells.boxes), leads=framed(cells.leads))
 
 
 class _Taught:

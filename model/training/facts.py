@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..tasks import pictograms, products
@@ -21,6 +22,7 @@ _NOUN_OF = {name: i for i, name in enumerate(NOUNS)}
 CHARACTERS = "0123456789."
 UNKNOWN = -100  # a class that the truth does not tell
 _PRICE = re.compile(r"[$€£]?[\d.]+")
+DIRECTIONS = 8  # of a way out of a maze's cell: right, down and right, down, …
 _POINT_WIDTH = 0.5  # of a digit's, about
 
 
@@ -37,12 +39,40 @@ class Fact:
 
 
 @dataclass(frozen=True)
+class Line:
+    """A line: points along it, a few pixels apart, and the boxes of the icons at its ends, the upper left one first."""
+
+    points: tuple[tuple[float, float], ...]
+    icons: tuple[Box, Box]
+
+
+@dataclass(frozen=True)
 class Facts:
-    """Things; and of a maze, the middles of its cells, and the middles between neighbours: x, y, open (1) or not."""
+    """Things; of a tangle its lines; of a maze, the middles of its cells, into which of `DIRECTIONS` a way leads out of
+    each (1) or not, and the middles between neighbours: x, y, open (1) or not."""
 
     things: tuple[Fact, ...] = ()
     middles: tuple[tuple[float, float], ...] = ()
+    exits: tuple[tuple[float, ...], ...] = ()
     passages: tuple[tuple[float, float, float], ...] = ()
+    lines: tuple[Line, ...] = ()
+
+    def moved(self, dx: float, dy: float) -> Facts:
+        """The same, shifted."""
+
+        def shift(box: Box) -> Box:
+            return box[0] + dx, box[1] + dy, box[2] + dx, box[3] + dy
+
+        return replace(
+            self,
+            things=tuple(replace(fact, box=shift(fact.box)) for fact in self.things),
+            middles=tuple((x + dx, y + dy) for x, y in self.middles),
+            passages=tuple((x + dx, y + dy, is_open) for x, y, is_open in self.passages),
+            lines=tuple(
+                Line(tuple((x + dx, y + dy) for x, y in line.points), (shift(line.icons[0]), shift(line.icons[1])))
+                for line in self.lines
+            ),
+        )
 
 
 def of_things(things: Sequence[Thing]) -> Facts:
@@ -59,7 +89,10 @@ def facts_of(case: Case) -> Facts:
         return Facts(tuple(fact for product in truth["shelf"] for fact in _of_product(product)))
     if case.suite == "path_tracing":
         icons = [line[end] for line in truth["lines"] for end in ("start", "end")]
-        return Facts(tuple(_of_name(icon["name"], icon["box"]) for icon in icons))
+        return Facts(
+            tuple(_of_name(icon["name"], icon["box"]) for icon in icons),
+            lines=tuple(_line(line) for line in truth["lines"]),
+        )
     return Facts(
         tuple(_fact(each["noun"], each["box"], each["color"], each.get("size", "")) for each in truth["things"])
     )
@@ -98,6 +131,11 @@ def _printed(price: str, width: float) -> tuple[tuple[float, int], ...]:
     return tuple(ends)
 
 
+def _line(line: Mapping[str, Any]) -> Line:
+    one, two = sorted(((*line[end]["box"],) for end in ("start", "end")), key=sum)
+    return Line(tuple((x, y) for x, y in line["points"]), (one, two))
+
+
 def _of_maze(truth: Mapping[str, Any]) -> Facts:
     centres, pitch = truth["centres"], truth["pitch"]
     doors = {tuple(door) for door in truth["doors"]}
@@ -107,8 +145,14 @@ def _of_maze(truth: Mapping[str, Any]) -> Facts:
         for b, (bx, by) in enumerate(centres[:a])
         if (ax - bx) ** 2 + (ay - by) ** 2 <= (1.3 * pitch) ** 2
     }
+    exits = [[0.0] * DIRECTIONS for _ in centres]
+    for a, b in doors | {(b, a) for a, b in doors}:
+        turn = math.atan2(centres[b][1] - centres[a][1], centres[b][0] - centres[a][0]) / math.tau
+        exits[a][round(turn * DIRECTIONS) % DIRECTIONS] = 1.0
     passages = []
     for a, b in sorted(near | {(max(door), min(door)) for door in doors}):
         (ax, ay), (bx, by) = centres[a], centres[b]
         passages.append(((ax + bx) / 2, (ay + by) / 2, float(bool(doors & {(a, b), (b, a)}))))
-    return Facts(middles=tuple((x, y) for x, y in centres), passages=tuple(passages))
+    return Facts(
+        middles=tuple((x, y) for x, y in centres), exits=tuple(map(tuple, exits)), passages=tuple(passages)
+    )

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 
 @dataclass(frozen=True)
 class Lesson:
-    """One stretch of training. `sources`: shares of "shapes" or suite/level ("counting/easy") among the examples."""
+    """One stretch of training. `sources`: shares of "shapes", suite/level ("counting/easy") or suite/level/kind
+    ("reading/easy/price") among the examples."""
 
     name: str
     steps: int
