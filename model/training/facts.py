@@ -153,6 +153,4 @@ def _of_maze(truth: Mapping[str, Any]) -> Facts:
     for a, b in sorted(near | {(max(door), min(door)) for door in doors}):
         (ax, ay), (bx, by) = centres[a], centres[b]
         passages.append(((ax + bx) / 2, (ay + by) / 2, float(bool(doors & {(a, b), (b, a)}))))
-    return Facts(
-        middles=tuple((x, y) for x, y in centres), exits=tuple(map(tuple, exits)), passages=tuple(passages)
-    )
+    return Facts(middles=tuple((x, y) for x, y in centres), exits=tuple(map(tuple, exits)), passages=tuple(passages))

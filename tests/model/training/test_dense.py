@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from model.training.dense import CLASSES, MOST_PATCHES, DenseHead, DenseTargets, DetailHead, targets_of
-from model.training.facts import UNKNOWN, Fact, Facts
+from model.training.facts import UNKNOWN, Fact, Facts, Line
 
 ONE = Facts((Fact((10.0, 20.0, 30.0, 60.0), 5, 2),))
 SCALE = (0.01, 0.01)  # an image of 100 x 100 pixels
@@ -28,10 +28,63 @@ def test_a_patch_of_a_price_is_asked_for_the_character_printed_there() -> None:
     assert asked == [UNKNOWN, 7, 7, 10, 2, 2, *[UNKNOWN] * 4]
 
 
+CROSS = Facts(
+    (Fact((0.0, 40.0, 10.0, 50.0), 5), Fact((90.0, 40.0, 100.0, 50.0), 6)),
+    lines=(
+        Line(tuple((x, 45.0) for x in range(10, 91, 2)), ((0.0, 40.0, 10.0, 50.0), (90.0, 40.0, 100.0, 50.0))),
+        Line(tuple((55.0, y) for y in range(10, 91, 2)), ((50.0, 0.0, 60.0, 10.0), (50.0, 90.0, 60.0, 100.0))),
+    ),
+)
+
+
+def test_a_line_is_asked_for_where_it_runs_how_and_whither() -> None:
+    asked = targets_of(CROSS, SCALE, 10, 10, owns_centre=False)
+    there = {(at // 10, at % 10) for at in (asked.stroke[:, 0] == 1).nonzero()[:, 0].tolist()}
+    assert there == {(4, x) for x in range(1, 10)} | {(y, 5) for y in range(1, 10)}
+    assert torch.allclose(asked.stroke[42], torch.tensor([1.0, 1.0, 0.0]))  # flat
+    assert torch.allclose(asked.stroke[25], torch.tensor([1.0, -1.0, 0.0]), atol=1e-6)  # upright
+    assert torch.allclose(asked.leads[42], torch.tensor([0.05, 0.45, 0.95, 0.45]))
+    assert torch.allclose(asked.leads[25], torch.tensor([0.55, 0.05, 0.55, 0.95]))
+    assert torch.equal(asked.leads[40], asked.leads[42])  # an icon leads where its line does
+    assert (targets_of(ONE, SCALE, 10, 10, owns_centre=False).stroke[:, 0] == -1).all()
+
+
+def test_a_crossing_is_a_line_that_is_asked_for_no_way() -> None:
+    asked = targets_of(CROSS, SCALE, 10, 10, owns_centre=False)
+    assert asked.stroke[45].tolist() == [1.0, 0.0, 0.0] and (asked.leads[45] == -1).all()
+    assert (asked.leads[0] == -1).all() and asked.stroke[0].tolist() == [0.0, 0.0, 0.0]
+
+
+def test_a_head_that_knows_where_lines_lead_has_no_loss_of_them() -> None:
+    for relative in (False, True):
+        targets = DenseTargets.stack([targets_of(CROSS, SCALE, 10, 10, owns_centre=False)])
+        head = DenseHead(100, relative=relative)
+        known = targets.leads[0, :, 0] > -1
+        places = torch.arange(100)
+        middles = torch.stack([(places % 10 + 0.5) / 10, (places // 10 + 0.5) / 10] * 2, dim=1)
+        says = torch.cat([targets.stroke[0], targets.leads[0]], dim=1)
+        says[:, 0] = 60 * says[:, 0] - 30
+        says[:, 3:] = (says[:, 3:] - middles) * 4 if relative else says[:, 3:]
+        with torch.no_grad():
+            features = torch.eye(100)[None]
+            basis = torch.cat([head.norm(features)[0], torch.ones(100, 1)], dim=1)  # the norm takes out one dimension
+            solution = torch.linalg.pinv(basis.double()).float() @ says
+            head.lines.weight.copy_(solution[:100].T)
+            head.lines.bias.copy_(solution[100])
+            _, right = head(features, targets, 10, 10)
+            _, wrong = head(features, targets, 10, 10, order=places.flip(0))
+        assert int(known.sum()) == 18 and max(right[name] for name in ("angle", "leads")) < 1e-2
+        assert right["stroke"] < 0.5 and (wrong["leads"] > 0.05) is relative
+
+
 def test_a_maze_is_asked_where_its_middles_and_passages_are() -> None:
-    maze = Facts(middles=((25.0, 25.0),), passages=((55.0, 25.0, 1.0), (25.0, 55.0, 0.0)))
+    right, down = (1.0, *[0.0] * 7), (0.0, 0.0, 1.0, *[0.0] * 5)
+    passages = ((55.0, 25.0, 1.0), (25.0, 55.0, 0.0))
+    maze = Facts(middles=((25.0, 25.0), (85.0, 25.0)), exits=(right, down), passages=passages)
     targets = targets_of(maze, SCALE, 10, 10, owns_centre=False)
     assert targets.middle[22].tolist() == [1.0, 0.0, 0.0]
+    assert targets.exits[22].tolist() == list(right) and targets.exits[28].tolist() == list(down)
+    assert int((targets.exits[:, 0] >= 0).sum()) == 2
     assert (targets.passage >= 0).nonzero()[:, 0].tolist() == [25, 52]
     assert [float(targets.passage[place]) for place in (25, 52)] == [1.0, 0.0]
     assert (targets_of(ONE, SCALE, 10, 10, owns_centre=False).middle[:, 0] == -1).all()  # no maze, not asked
@@ -113,6 +166,21 @@ def test_a_cell_is_asked_what_each_of_its_patches_shows() -> None:
         _, wrong = head(features, patches, 2, 3, torch.arange(6))
     assert right["print"] < 1 and right["way"] < 1
     assert wrong["print"] > 2 * max(right["print"], 1)
+
+
+def test_a_cell_is_asked_over_which_of_its_patches_a_line_runs() -> None:
+    patches = DenseTargets.stack([targets_of(CROSS, SCALE, 6, 9, owns_centre=False)])
+    order = torch.tensor([0, 3, 1, 4, 2, 5])
+    head = DetailHead(6, 3)
+    rows = patches.stroke[0, :, 0].view(6, 9)
+    says = torch.stack([rows[c // 3 * 3 :, c % 3 * 3 :][:3, :3].flatten() for c in order.tolist()]) * 60 - 30
+    with torch.no_grad():
+        head.strokes.bias.zero_()
+        features = torch.eye(6)[None]
+        head.strokes.weight.copy_(torch.linalg.lstsq(head.norm(features)[0], says).solution.T)
+        _, right = head(features, patches, 2, 3, order)
+        _, wrong = head(features, patches, 2, 3, torch.arange(6))
+    assert 0 < int((rows == 1).sum()) < 20 and wrong["stroke"] > 2 * right["stroke"]
 
 
 def test_a_cell_without_print_or_passages_is_asked_nothing() -> None:

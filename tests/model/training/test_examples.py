@@ -102,6 +102,29 @@ def test_a_cell_is_asked_for_its_box_as_the_response_would_say_it() -> None:
         assert all(min(float((box - fact).abs().max()) for fact in known) < 1e-2 for box in there)
 
 
+def test_a_source_may_be_one_kind_of_question() -> None:
+    kinds = {material("reading/easy/price", seed).response.count("<｜ref｜>") for seed in range(8)}
+    assert kinds == {2}  # the product and its tag; cheapest and dearest read every tag
+    answers = {material("spatial/easy/true_false", 37 * seed).response.rpartition("</think>")[2] for seed in range(8)}
+    assert answers == {"true", "false"}
+    with pytest.raises(ValueError, match="no question of the kind 'prices'"):
+        material("reading/easy/prices", 0)
+
+
+def test_a_cell_is_told_where_lines_lead_as_the_response_would_say_it() -> None:
+    for seed in range(12):
+        made = material("path_tracing/easy", seed)
+        example = encode(made, CONFIG, TOKENIZER)
+        assert made.facts is not None
+        width, height = made.image.size
+        cells = example.cell_targets
+        ends = cells.leads[cells.leads[:, 0] > -0.5] * torch.tensor([width, height] * 2)
+        known = [
+            torch.tensor([(box[i] + box[i + 2]) / 2 for box in line.icons for i in (0, 1)]) for line in made.facts.lines
+        ]
+        assert len(ends) and all(min(float((end - due).abs().max()) for due in known) < 1e-2 for end in ends)
+
+
 def test_seeds_give_their_own_examples_and_the_same_seed_the_same() -> None:
     first, again, other = (material("maze/easy", seed) for seed in (1, 1, 2))
     assert first.response == again.response and first.image.tobytes() == again.image.tobytes()

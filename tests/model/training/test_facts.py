@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from model.tasks.scenes import COLORS
 from model.tasks.suites import SUITES
-from model.training.facts import CHARACTERS, NOUNS, TAG, UNKNOWN, facts_of
+from model.training.facts import CHARACTERS, DIRECTIONS, NOUNS, TAG, UNKNOWN, facts_of
 
 LEVELS = [(name, level) for name, suite in SUITES.items() for level in suite.levels if level != "nightmare"]
 
@@ -48,3 +50,42 @@ def test_a_maze_has_a_passage_for_each_door_and_none_between_far_cells(seed: int
     assert len(facts.middles) == len(truth["centres"])
     assert sum(is_open for _, _, is_open in facts.passages) == len(truth["doors"])
     assert len(facts.passages) > len(truth["doors"])  # some are closed
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_way_out_of_a_cell_points_at_a_neighbour_behind_a_door(seed: int) -> None:
+    case = SUITES["maze"].case(seed, "easy", "train")
+    facts, doors = facts_of(case), case.truth["doors"]
+    for cell, (x, y) in enumerate(facts.middles):
+        behind = {a + b - cell for a, b in doors if cell in (a, b)}
+        ways = {way for way, leads in enumerate(facts.exits[cell]) if leads}
+        assert len(ways) <= len(behind) and bool(ways) == bool(behind)
+        for way in ways:
+            due = way * math.tau / DIRECTIONS
+            angles = [math.atan2(facts.middles[o][1] - y, facts.middles[o][0] - x) for o in behind]
+            assert min(abs(math.remainder(angle - due, math.tau)) for angle in angles) <= math.tau / DIRECTIONS / 2
+
+
+def test_each_line_of_a_tangle_runs_between_its_icons_and_the_upper_left_one_comes_first() -> None:
+    for seed in range(10):
+        case = SUITES["path_tracing"].case(seed, "easy", "train")
+        boxes = {fact.box for fact in facts_of(case).things}
+        for line, told in zip(case.truth["lines"], facts_of(case).lines, strict=True):
+            assert set(told.icons) == {tuple(line["start"]["box"]), tuple(line["end"]["box"])} <= boxes
+            assert sum(told.icons[0]) <= sum(told.icons[1])
+            assert [list(point) for point in told.points] == line["points"]
+
+
+def test_moved_facts_are_shifted_as_a_whole() -> None:
+    for name in ("maze", "path_tracing", "reading"):
+        facts = facts_of(SUITES[name].case(1, "easy", "train"))
+        moved = facts.moved(3.0, -5.0)
+        assert moved != facts and moved.exits == facts.exits
+        back = moved.moved(-3.0, 5.0)
+        for one, other in zip(facts.lines, back.lines, strict=True):
+            assert one.icons[1] == pytest.approx(other.icons[1]) and one.points[1] == pytest.approx(other.points[1])
+        for a, b in ((facts.middles, back.middles), (facts.passages, back.passages)):
+            assert [each == pytest.approx(other) for each, other in zip(a, b, strict=True)] == [True] * len(a)
+        assert [fact.box == pytest.approx(o.box) for fact, o in zip(facts.things, back.things, strict=True)] == [
+            True
+        ] * len(facts.things)
