@@ -40,6 +40,7 @@ class Batch:
     labels_BT: Tensor
     coordinate_BT: Tensor
     look_BT: Tensor
+    from_BT: Tensor
     label_BT: Tensor
     about_BT: Tensor
     slots_C: Tensor
@@ -92,6 +93,7 @@ def collate(examples: list[Example], config: Config) -> Batch:
         pad("labels_T", IGNORE),
         pad("coordinate_T", False),
         pad("look_T", NOWHERE),
+        pad("from_T", NOWHERE),
         pad("label_T", False),
         pad("about_T", False),
         (ids[0] == config.vocab_size + TokenType.IMAGE).nonzero()[:, 0],

@@ -38,8 +38,8 @@ _ELSEWHERE = 200  # between the numbers of a box and of the tag that it may mean
 @dataclass(frozen=True)
 class Example:
     """`labels_T`: the next token where it is learnt. `coordinate_T`: that one is a coordinate. `look_T`: the slot of
-    the cell that it is about. `label_T`: the token read belongs to a reference's label; `about_T`: the next one is
-    about the nearest label before it."""
+    the cell that it is about. `from_T`: the slot of the cell that a way has come to. `label_T`: the token read belongs
+    to a reference's label; `about_T`: the next one is about the nearest label before it."""
 
     geometry: Geometry
     patches: Tensor
@@ -47,6 +47,7 @@ class Example:
     labels_T: Tensor
     coordinate_T: Tensor
     look_T: Tensor
+    from_T: Tensor
     label_T: Tensor
     about_T: Tensor
     patch_targets: DenseTargets
@@ -134,7 +135,9 @@ def encode_tokens(made: Material, response: list[int], config: Config, tokenizer
     taught = _Taught(response, tokenizer)
     if made.facts is not None:
         taught.read_along(made.facts, made.image.size, [tokenizer.decode([token]) for token in response])
-    look = [NOWHERE if point is None else slot(*point) for point in taught.points]
+    look, come = (
+        [NOWHERE if point is None else slot(*point) for point in points] for points in (taught.points, taught.come)
+    )
     before = len(prompt) - 1  # the last token of the prompt predicts the first of the response
     width, height = geometry.content[2:]
     patch = config.vision_patch_size
@@ -153,6 +156,7 @@ def encode_tokens(made: Material, response: list[int], config: Config, tokenizer
         torch.tensor([IGNORE] * before + response),
         torch.tensor([False] * before + taught.coordinate),
         torch.tensor([NOWHERE] * before + look),
+        torch.tensor([NOWHERE] * before + come),
         torch.tensor([False] * (before + 1) + taught.in_label[:-1]),
         torch.tensor([False] * before + taught.about),
         dense[0],
@@ -186,13 +190,15 @@ def _framed(cells: DenseTargets, geometry: Geometry, cell_px: int) -> DenseTarge
 
 
 class _Taught:
-    """For each token of a response: is it a coordinate, the point that it is about, is it in a label, about one."""
+    """For each token of a response: is it a coordinate, the point that it is about, the last point of a way before it,
+    is it in a label, about one."""
 
     def __init__(self, response: list[int], tokenizer: Tokenizer) -> None:
         value_of = {token: value for value, token in enumerate(tokenizer.number_ids)}
         length = len(response)
         self.coordinate, self.in_label, self.about = [False] * length, [False] * length, [False] * length
         self.points: list[tuple[int, int] | None] = [None] * length
+        self.come: list[tuple[int, int] | None] = [None] * length
         self.labels: list[tuple[int, int, list[int]]] = []  # begin and end of a box's label, and its numbers
         opens = {tokenizer.box_id: 4, tokenizer.point_id: 2}
         closes = {tokenizer.end_box_id, tokenizer.end_point_id}
@@ -217,6 +223,8 @@ class _Taught:
                         for k in range(begin, at + 1):
                             self.points[k] = (x, y)
                             self.about[k] = k >= begun and held > 0
+                        if size == 2:
+                            self.come[at + 1 :] = [(x, y)] * (length - at - 1)
                         begun, numbers, labelled = at + 1, [], -1
                     at += 1
             elif token == tokenizer.end_ref_id and labelled >= 0:

@@ -25,8 +25,9 @@ from .lessons import Lesson
 
 DENSE_LAYER = 1  # the language model's image tokens answer the dense questions after this layer
 LABEL_LAYERS = (1, 2)
+WAY_LAYER = 2
 CELL_LAYERS = (3, 4)
-GUIDED_HEADS = 2  # the last heads of a label layer read the label, the first ones of a cell layer look at cells
+GUIDED_HEADS = 2  # the last heads of a label layer read the label, the first ones of the others look at cells
 BALANCE_STEP = 1e-3
 ANSWER_WEIGHT = 3.0  # of a token after </think>: what the thinking is for
 LABEL_WEIGHT = 3.0  # of a token of a label: what is seen there, among many more coordinates of where
@@ -145,34 +146,40 @@ def said(batch: Batch, end_think_id: int) -> tuple[Tensor, Tensor]:
 
 
 def guidance_loss(looked: list[whole.Seen], batch: Batch, config: Config) -> Tensor:
-    """How little the guided heads see of what they should, as -log of its share: the later layers' first heads of the
-    cell, raw or in an entry, the earlier layers' last heads of the label. What the window has left is not asked for."""
-    length = batch.ids_BT.shape[1]
-    at_T = torch.arange(length, device=batch.ids_BT.device)
-    asked = batch.look_BT >= 0
-    loss = torch.zeros((), device=at_T.device)
-    cell_BT = batch.slots_C[batch.look_BT.clamp(min=0)]  # the position of its IMAGE token
+    """How little the guided heads see of what they should, as -log of its share: the last layers' first heads of the
+    cell that is told, the way layer's of the cell that a way has come to, before the next is chosen, and the earlier
+    layers' last heads of the label. What the window has left is not asked for."""
+    loss = torch.zeros((), device=batch.ids_BT.device)
     for layer in CELL_LAYERS:
-        weights = looked[layer].weights_BATK[:, :GUIDED_HEADS]
-        places, learnt = [cell_BT], asked
-        if config.compress_ratios[layer] == CSA_RATIO:
-            entry = length + cell_BT // CSA_RATIO  # the entry of its own window, and the next, which overlaps it
-            places += [entry, (entry + 1).clamp(max=weights.shape[-1] - 1)]
-        else:
-            learnt = asked & (at_T - cell_BT < config.sliding_window)
-        if bool(learnt.any()):
-            index = torch.stack(places, dim=-1)[:, None].expand(-1, GUIDED_HEADS, -1, -1)
-            share_BAT = weights.gather(3, index).sum(-1).clamp(min=1e-6)
-            loss = loss - share_BAT.log().transpose(1, 2)[learnt].mean() / len(CELL_LAYERS)
+        loss = loss + _blindness(looked[layer], batch, batch.look_BT, config.compress_ratios[layer], config) / 2
+    loss = loss + 0.5 * _blindness(looked[WAY_LAYER], batch, batch.from_BT, config.compress_ratios[WAY_LAYER], config)
     if bool(batch.about_BT.any()):
         begins = batch.label_BT & ~batch.label_BT.roll(1, dims=1)
         number_BT = begins.cumsum(dim=1)  # which label a token belongs to, or comes after
         own_BTT = batch.label_BT[:, None] & (number_BT[:, None] == number_BT[..., None])
         for layer in LABEL_LAYERS:
-            weights = looked[layer].weights_BATK[:, -GUIDED_HEADS:, :, :length]
+            weights = looked[layer].weights_BATK[:, -GUIDED_HEADS:, :, : batch.ids_BT.shape[1]]
             share_BAT = (weights * own_BTT[:, None]).sum(-1).clamp(min=1e-6)
             loss = loss - 0.5 * share_BAT.log().transpose(1, 2)[batch.about_BT].mean() / len(LABEL_LAYERS)
     return loss
+
+
+def _blindness(seen: whole.Seen, batch: Batch, slots_BT: Tensor, ratio: int, config: Config) -> Tensor:
+    """-log of the share that a layer's first heads give to a cell, raw or in an entry; of the tokens that have one."""
+    length, asked = batch.ids_BT.shape[1], slots_BT >= 0
+    weights = seen.weights_BATK[:, :GUIDED_HEADS]
+    cell_BT = batch.slots_C[slots_BT.clamp(min=0)]  # the position of its IMAGE token
+    places = [cell_BT]
+    if ratio == CSA_RATIO:
+        entry = length + cell_BT // CSA_RATIO  # the entry of its own window, and the next, which overlaps it
+        places += [entry, (entry + 1).clamp(max=weights.shape[-1] - 1)]
+    else:
+        asked = asked & (torch.arange(length, device=cell_BT.device) - cell_BT < config.sliding_window)
+    if not bool(asked.any()):
+        return weights.new_zeros(())
+    index = torch.stack(places, dim=-1)[:, None].expand(-1, GUIDED_HEADS, -1, -1)
+    share_BAT = weights.gather(3, index).sum(-1).clamp(min=1e-6)
+    return -share_BAT.log().transpose(1, 2)[asked].mean()
 
 
 def indexer_loss(looked: list[whole.Seen]) -> Tensor:

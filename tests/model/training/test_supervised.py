@@ -18,6 +18,7 @@ from model.training.supervised import (
     CELL_LAYERS,
     GUIDED_HEADS,
     LABEL_LAYERS,
+    WAY_LAYER,
     Student,
     guidance_loss,
     said,
@@ -71,6 +72,20 @@ def test_guidance_costs_nothing_where_the_cell_and_the_label_are_seen(entry: boo
     blank = float(guidance_loss(looked, batch, CONFIG))
     fill(looked, batch, entry)
     assert abs(float(guidance_loss(looked, batch, CONFIG))) < 1e-5 < 10 < blank
+
+
+def test_before_a_step_is_chosen_the_way_layer_looks_at_where_it_starts() -> None:
+    batch = batch_of("maze/easy")
+    looked = looked_at(batch)
+    fill(looked, batch, entry=False)
+    length = batch.ids_BT.shape[1]
+    seen = torch.arange(length) - batch.slots_C[batch.from_BT.clamp(min=0)] < CONFIG.sliding_window
+    told = (batch.from_BT != NOWHERE) & seen
+    assert bool(told.any()) and float(guidance_loss(looked, batch, CONFIG)) > 1
+    for row, token in told.nonzero().tolist():
+        at = int(batch.slots_C[batch.from_BT[row, token]])
+        looked[WAY_LAYER].weights_BATK[row, :GUIDED_HEADS, token, at] = 1.0
+    assert abs(float(guidance_loss(looked, batch, CONFIG))) < 1e-5
 
 
 def test_guidance_asks_for_the_own_label_and_not_an_earlier_one() -> None:
