@@ -1,7 +1,8 @@
 """The zero of the scale: what can be scored without looking at the image.
 
-The blind guesser knows the kind of a question and gives it always the same answer, the one that would have done best
-on training cases. The prior knows the question's words and the image's size, and must know no more than the guesser.
+A model taught and asked with its images greyed out sees their sizes alone. The blind guesser knows the kind of a
+question and gives it always the same answer, the one that would have done best on training cases. The prior knows the
+question's words and the image's size, and must know no more than the guesser.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from PIL import Image
 from model.prompt import END_THINK
 from model.tasks.suite import Case, Suite, Verdict
 
+_GREY = (127, 127, 127)
 _CANDIDATES = 12  # answers of a kind that are tried: the commonest, and numbers cluster
 _SHRINKAGE = 0.01  # of the prior's weights
 _RARE = 3  # a word in fewer questions, or an answer to fewer, is left out
@@ -30,6 +32,11 @@ class Guess:
 
     exact: str
     score: str
+
+
+def greyed(image: Image.Image) -> Image.Image:
+    """An image of the same size with nothing on it."""
+    return Image.new("RGB", image.size, _GREY)
 
 
 def unseen(case: Case) -> Case:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import multiprocessing
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from ..config import Config
 from ..image import TokenType, span
 from ..prompt import Tokenizer
+from ..tasks.blindness import greyed
 from .dense import DenseTargets
 from .examples import IGNORE, NOWHERE, Example, encode, material
 from .lessons import Lesson
@@ -126,7 +127,10 @@ class Stream(IterableDataset[Batch]):
         shares = np.array(list(self.lesson.sources.values()), dtype=np.float64)
         while True:
             source = names[int(rng.choice(len(names), p=shares / shares.sum()))]
-            yield encode(material(source, int(rng.integers(1 << 40))), self.config, tokenizer)
+            made = material(source, int(rng.integers(1 << 40)))
+            if self.lesson.greyed:
+                made = replace(made, image=greyed(made.image), facts=None)
+            yield encode(made, self.config, tokenizer)
 
 
 def pooled(examples: Iterable[Example], lesson: Lesson, config: Config, rng: np.random.Generator) -> Iterator[Batch]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -45,6 +46,8 @@ def main(argv: list[str] | None = None) -> None:
     peers.join()
     if peers.count() > 1 and (options.stage or options.score):
         parser.error("--stage and --score run in one process: start them without torchrun")
+    if options.greyed and (options.stage or options.score):
+        parser.error("--greyed goes with the school: leave out --stage and --score")
     how = How(torch.bfloat16, compiled=True) if options.fast else How()
     if options.score:
         _score(options, options.scenes == parser.get_default("scenes"))
@@ -65,6 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--debug-size", action="store_true", help="with --stage: minutes, for tiny models")
     parser.add_argument("--export", action="store_true", help="write CHECKPOINT as STATE stands, without training")
     parser.add_argument("--share", type=float, default=1.0, help="of each lesson's steps and each stage's rounds")
+    parser.add_argument("--greyed", action="store_true", help="grey all images out: a blind model, to compare with")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--score", action="store_true", help="score CHECKPOINT instead of training")
@@ -101,7 +105,7 @@ def _run_stages(options: argparse.Namespace, how: How) -> None:
 
 
 def _train(options: argparse.Namespace, how: How) -> None:
-    lessons = [lesson.shortened(options.share) for lesson in SCHOOL]
+    lessons = [replace(lesson.shortened(options.share), greyed=options.greyed) for lesson in SCHOOL]
     trainer = Trainer(Config.from_file(options.config), options.config, lessons, options.state, options.seed, how)
     if options.begin_with and trainer.images == 0:
         missing = inherit(trainer.student.model, Tokenizer(options.config), options.begin_with)

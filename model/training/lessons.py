@@ -23,6 +23,7 @@ class Lesson:
     peak_lr: float = 1e-3
     final_lr: float = 1e-3
     spread: tuple[float, float] = (3.0, 3.0)  # of a number over its neighbours, of 0..999: at the start, at the end
+    greyed: bool = False  # images greyed out, to see what can be learnt from questions and sizes alone
     sparse: bool = True  # the indexer drops entries as in use; before it has learnt to rank, let all be seen
 
     def spread_at(self, step: int) -> float:

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+from model.tasks.blindness import greyed
 from model.tasks.suite import Case, Split, Suite
 from model.tasks.suites import SUITES, suite_of
 
@@ -52,6 +53,8 @@ def gather(settings: BenchmarkSettings) -> list[Asked]:
         asked = [one for suite in suites for one in _of_suite(suite, settings)]
     if not asked:
         raise ValueError(f"no cases {_wanted(settings)}")
+    if settings.greyed:
+        asked = [replace(one, case=packed(replace(one.case, image=greyed(one.case.image)))) for one in asked]
     return asked
 
 

@@ -87,6 +87,7 @@ def _answered(settings: BenchmarkSettings, asked: Sequence[Asked], err: TextIO) 
         "engine": settings.engine,
         "split": None if settings.case_dir else settings.split,
         "case_dir": settings.case_dir,
+        "greyed": settings.greyed,
         "cases": len(scored),
         "answers_per_second": run_record["answers_per_second"],
         "errors": errors_of(scored),

@@ -62,9 +62,10 @@ def carded(card: Path, block: str) -> str:
 
 def _headline(record: Mapping[str, Any]) -> str:
     source = f"of {record['case_dir']}" if record["case_dir"] else f"of the {record['split']} split"
+    seen = ", their images greyed out" if record["greyed"] else ""
     return (
-        f"{record['model']} {record['model_revision']}, engine {record['engine']}: {record['cases']:,} cases {source},"
-        f" {record['answers_per_second']:.1f} answers/s"
+        f"{record['model']} {record['model_revision']}, engine {record['engine']}: {record['cases']:,} cases"
+        f" {source}{seen}, {record['answers_per_second']:.1f} answers/s"
     )
 
 

@@ -30,6 +30,7 @@ class CaseSettings(Sources):
     blind_cases: int = Field(
         default=400, ge=0, description="training cases, for each suite and level, that the blind guesser learns from"
     )
+    greyed: bool = Field(default=False, description="grey all images out: what a blind model can say is asked of it")
     score: bool = Field(default=True, description="ask the model; --no-score only draws, for --export and --sheet")
 
     output: str | None = Field(

@@ -52,6 +52,17 @@ def test_padding_teaches_nothing() -> None:
         assert bool((batch.labels_BT[row, length:] == IGNORE).all()) and not bool(batch.about_BT[row, length:].any())
 
 
+def test_a_greyed_out_lesson_asks_the_same_and_shows_nothing() -> None:
+    seen, blind = (
+        next(iter(Stream(replace(LESSON, greyed=greyed), CONFIG, str(DEFAULT_CHECKPOINT), 5)))
+        for greyed in (False, True)
+    )
+    assert torch.equal(seen.ids_BT, blind.ids_BT) and torch.equal(seen.labels_BT, blind.labels_BT)
+    assert torch.equal(seen.seen_BN, blind.seen_BN) and not torch.equal(seen.patches_BN, blind.patches_BN)
+    assert blind.patches_BN[blind.seen_BN].unique().numel() == 1
+    assert bool((blind.patch_targets.present == -1).all()) and bool((seen.patch_targets.present >= 0).any())
+
+
 def test_examples_alike_in_length_are_taken_and_the_others_stay() -> None:
     pool = examples_of_one_grid()
     before = len(pool)

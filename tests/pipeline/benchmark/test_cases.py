@@ -40,6 +40,16 @@ def test_a_packed_case_shows_the_same_pixels() -> None:
     assert (again.size, again.image.convert("RGB").tobytes()) == (case.size, case.image.tobytes())
 
 
+def test_greyed_out_cases_keep_their_questions_and_sizes_and_show_nothing() -> None:
+    seen, unseen = (gather(BenchmarkSettings(cases=4, greyed=greyed)) for greyed in (False, True))
+    for one, other in zip(seen, unseen, strict=True):
+        assert (one.id, one.case.question, one.case.size) == (other.id, other.case.question, other.case.size)
+        assert one.case.truth == other.case.truth
+        colors = other.case.image.convert("RGB").getcolors()
+        assert colors is not None and len(colors) == 1
+    assert len({one.case.image.tobytes() for one in seen}) == len(seen)
+
+
 def test_what_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="there is no suite 'mazes'"):
         gather(BenchmarkSettings(suite=["mazes"]))

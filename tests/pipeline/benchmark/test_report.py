@@ -21,8 +21,8 @@ MEASURED = {
     "kv_entries": 31.6, "blind_exact_percent": 50.0, "blind_score": 0.25,
 }  # fmt: skip
 RECORD: dict[str, Any] = {
-    "model": "mine", "model_revision": "cafe", "engine": "native", "split": "test", "case_dir": None, "cases": 2400,
-    "answers_per_second": 31.25, "errors": {},
+    "model": "mine", "model_revision": "cafe", "engine": "native", "split": "test", "case_dir": None, "greyed": False,
+    "cases": 2400, "answers_per_second": 31.25, "errors": {},
     "suites": [{"suite": "maze", **MEASURED}],
     "groups": [{"suite": "maze", "level": level, **MEASURED} for level in ("easy", "hard")],
 }  # fmt: skip
@@ -35,6 +35,8 @@ def cells(line: str) -> list[str]:
 def test_the_table_has_a_row_for_each_group_and_no_column_that_is_empty() -> None:
     lines = as_text(RECORD).splitlines()
     assert lines[0] == "mine cafe, engine native: 2,400 cases of the test split, 31.2 answers/s"
+    blind = as_text(RECORD | {"greyed": True}).splitlines()[0]
+    assert blind == "mine cafe, engine native: 2,400 cases of the test split, their images greyed out, 31.2 answers/s"
     titles = re.split(r"  +", lines[2].strip())
     assert titles[:4] == ["suite", "level", "n", "errors"] and "path %" in titles
     assert "IoU" not in titles and "count %" not in titles
