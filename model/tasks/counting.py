@@ -10,8 +10,8 @@ other, for each kind of question:
     shelf      how many red bottles are on the shelf? how many cans are on the top shelf?
 
 The thinking of a coarse question says what it looks for, boxes all of it at once and tallies; that of the others (fine)
-scans what might count one by one, left to right, and names each for what it is. A box counts towards the answer when
-its label is the one asked for, or when it has none:
+scans what might count one by one and names each for what it is: about from left to right, a shelf board by board. A box
+counts towards the answer when its label is the one asked for, or when it has none:
 
     I look for cups. <｜ref｜>cup<｜/ref｜><｜box｜>[[12,40,210,260],[500,31,690,230]]<｜/box｜> 2 in total.</think>2
     I look for red cups. <｜ref｜>red cup<｜/ref｜><｜box｜>[[12,40,210,260]]<｜/box｜> 1.
@@ -64,6 +64,8 @@ _TEMPLATES = (
     "count every {one}{place}.", "number of {many}{place}?",
 )  # fmt: skip
 _CAPITALISED_SHARE = 0.25
+_STRAY = 0.03  # of the image's width: a scan from left to right is as sure as that of what comes first
+_Scanned = tuple[str, Box]
 _INTEGER = re.compile(r"\d+")
 
 
@@ -113,9 +115,12 @@ def _pose(rng: np.random.Generator, level: str, kind: str, counted: Counted) -> 
     """The case that asks for what counts in an image."""
     boxes = tuple(sorted(box for name, box in counted.scanned if name == counted.label))
     many = f"{counted.many} {counted.place}".strip()
+    question = question_of(rng, counted.one, counted.many, counted.place)
+    # A shelf is read board by board, which leaves no doubt what comes next.
+    scanned = counted.scanned if kind == "shelf" else _from_the_left(rng, counted.scanned, counted.image.width)
     return Case(
-        "counting", level, kind, counted.image, question_of(rng, counted.one, counted.many, counted.place),
-        str(len(boxes)), respond(kind, many, counted.label, counted.scanned, counted.image.size), boxes,
+        "counting", level, kind, counted.image, question, str(len(boxes)),
+        respond(kind, many, counted.label, scanned, counted.image.size), boxes,
         {"label": counted.label, "plural": many if counted.label.endswith(counted.place) else counted.many,
          "things": counted.things},
     )  # fmt: skip
@@ -136,9 +141,18 @@ def question_of(rng: np.random.Generator, one: str, many: str, place: str) -> st
 # ---- the reference response
 
 
-def respond(kind: str, many: str, label: str, scanned: Sequence[tuple[str, Box]], size: tuple[int, int]) -> str:
-    """Thinking and answer. `scanned`: what might count, as (what it is called, its box in pixels)."""
-    ordered = [(name, to_frame(box, size)) for name, box in sorted(scanned, key=lambda each: each[1])]
+def _from_the_left(rng: np.random.Generator, scanned: Sequence[_Scanned], width: int) -> list[_Scanned]:
+    """From left to right, about: what stands nearly above another thing may come before it or after it.
+
+    In a strict order whoever takes the wrong one of such a pair first never comes back for the other.
+    """
+    strayed = [box[0] + rng.uniform(-1, 1) * _STRAY * width for _, box in scanned]
+    return [scanned[i] for i in np.argsort(strayed)]
+
+
+def respond(kind: str, many: str, label: str, scanned: Sequence[_Scanned], size: tuple[int, int]) -> str:
+    """Thinking and answer. `scanned`: what might count, in order, as (what it is called, its box in pixels)."""
+    ordered = [(name, to_frame(box, size)) for name, box in scanned]
     found = sum(name == label for name, _ in ordered)
     if not ordered:
         steps = [f"{REF}{label}{END_REF}none."]
