@@ -19,6 +19,12 @@ from model.tasks.suite import Split
 
 TRAINING_FONTS = (
     "roboto", "open-sans", "nunito", "comic-neue", "courier-prime", "inconsolata", "roboto-slab", "dejavu-sans",
+    "aleo", "annie-use-your-telescope", "architects-daughter", "archivo-narrow", "asap-condensed", "azeret-mono",
+    "baloo-2", "balsamiq-sans", "bebas-neue", "cabin", "caveat", "chivo-mono", "crimson-pro", "delius", "dm-mono",
+    "exo-2", "fira-mono", "fjalla-one", "gloria-hallelujah", "grandstander", "itim", "jetbrains-mono", "kalam",
+    "khand", "league-gothic", "lexend", "libre-baskerville", "mali", "montserrat", "noto-serif", "outfit",
+    "overpass-mono", "poppins", "roboto-condensed", "roboto-mono", "rokkitt", "rubik", "shadows-into-light",
+    "sofia-sans-condensed", "sriracha", "teko", "titillium-web", "work-sans", "zilla-slab",
 )  # fmt: skip
 HELD_OUT_FONTS = ("bitter", "oswald", "patrick-hand", "space-mono")
 
