@@ -23,7 +23,7 @@ from ..tasks.suite import Case, Suite, to_frame
 from ..tasks.suites import suite_of
 from .dense import DenseTargets, targets_of
 from .facts import Facts, facts_of, of_things
-from .renaming import renamed
+from .strangers import with_stranger
 
 IGNORE = -100  # label of a token that is not learnt
 NOWHERE = -1  # of a token that need not look at any one cell
@@ -79,8 +79,9 @@ def material(source: str, seed: int) -> Material:
         return Material(posed.image, posed.question, shapes.response(posed), of_things(posed.things))
     name, _, rest = source.partition("/")
     level, _, kind = rest.partition("/")
-    case = _of_kind(suite_of(name), level, kind, seed)
-    return Material(case.image, *renamed(case.question, case.response, seed), facts_of(case))
+    case, question, response, stranger = with_stranger(lambda: _of_kind(suite_of(name), level, kind, seed), seed)
+    facts = facts_of(case)
+    return Material(case.image, question, response, facts.with_strangers([stranger]) if stranger else facts)
 
 
 def _of_kind(suite: Suite, level: str, kind: str, seed: int) -> Case:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,9 +15,9 @@ from ..tasks.scenes import COLORS, SHAPES, SIZES, Thing
 from ..tasks.shelf import TAG_MARGIN_PX
 from ..tasks.suite import Case
 
-TAG = "tag"
+TAG, STRANGER = "tag", "stranger"  # a stranger is a thing in disguise
 _BADGES = tuple(name for family in ("letters", "numbers") for name in FAMILIES[family].names)
-NOUNS: tuple[str, ...] = tuple(dict.fromkeys((*SHAPES, *pictograms.KINDS, *products.KINDS, *_BADGES, TAG)))
+NOUNS: tuple[str, ...] = tuple(dict.fromkeys((*SHAPES, *pictograms.KINDS, *products.KINDS, *_BADGES, TAG, STRANGER)))
 _NOUN_OF = {name: i for i, name in enumerate(NOUNS)}
 CHARACTERS = "0123456789."
 UNKNOWN = -100  # a class that the truth does not tell
@@ -56,6 +56,12 @@ class Facts:
     exits: tuple[tuple[float, ...], ...] = ()
     passages: tuple[tuple[float, float, float], ...] = ()
     lines: tuple[Line, ...] = ()
+
+    def with_strangers(self, kinds: Collection[str]) -> Facts:
+        """The same, where things of these kinds are strangers."""
+        strange = {_NOUN_OF[kind] for kind in kinds}
+        things = (replace(each, noun=_NOUN_OF[STRANGER]) if each.noun in strange else each for each in self.things)
+        return replace(self, things=tuple(things))
 
     def moved(self, dx: float, dy: float) -> Facts:
         """The same, shifted."""
