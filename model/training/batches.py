@@ -20,9 +20,9 @@ from ..config import Config
 from ..image import TokenType, span
 from ..prompt import Tokenizer
 from ..tasks.blindness import greyed
-from .dense import DenseTargets
 from .examples import IGNORE, NOWHERE, Example, encode, material
 from .lessons import Lesson
+from .targets import DenseTargets
 
 LENGTH_STEP = 32  # tokens are padded to a multiple, so that few shapes occur
 _POOL = 3  # batches' worth of examples of one grid, from which the most alike in length are taken

@@ -1,4 +1,4 @@
-"""Dense targets: what is where, asked of every patch and every image token, so that the model learns to see early.
+"""Dense heads: what is where, asked of every patch and every image token, so that the model learns to see early.
 
 The heads are dropped after training. Shapes: B images, N places (patches of the tower, or cells of the language model),
 V width, n things.
@@ -6,143 +6,19 @@ V width, n things.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..tasks.scenes import COLORS, SIZES
-from .facts import CHARACTERS, DIRECTIONS, NOUNS, UNKNOWN, Facts
+from .facts import CHARACTERS, DIRECTIONS, UNKNOWN
+from .targets import CLASSES, DenseTargets
 
-CLASSES = (len(NOUNS), len(COLORS), len(SIZES), len(CHARACTERS))
-Array = np.ndarray
 _Add = Callable[..., None]  # a part of the loss: its name, weight, how wrong it is, what one is in the log
 _CLASS_WEIGHTS = {"noun": 1.0, "color": 1.0, "size": 1.0, "print": 3.0}  # print is small, and slow to be learnt
 MOST_PLACES = 32  # rows or columns of the largest grid of cells that is trained on
 MOST_PATCHES = 3 * MOST_PLACES
-
-
-@dataclass(frozen=True)
-class DenseTargets:
-    """What each place of a grid is asked, of one image [N, ..] or of several [B, N, ..].
-
-    `present` float: is a thing here (-1: not asked); `classes` int64 [.., 4]: noun, colour, size, and the character of
-    a price that is printed here (`UNKNOWN`: not asked); `boxes` float [.., 4]: its box, as shares of the grid's extent.
-
-    Of mazes: `middle` float [.., 3]: is the middle of a maze's cell here (-1: not asked), and how far from the place's
-    own middle, in places; `exits` float [.., 8]: does a way lead out of it to there (-1: not asked); `passage` float:
-    is what lies here open (1), closed (0), or not asked (-1).
-
-    Of tangles: `stroke` float [.., 3]: does a line run here (-1: not asked), and cosine and sine of twice its angle
-    (0, 0: not asked); `leads` float [.., 4]: the middles of the icons at its ends, as boxes are (-1 in all: not asked).
-    """
-
-    present: Tensor
-    classes: Tensor
-    boxes: Tensor
-    middle: Tensor
-    exits: Tensor
-    passage: Tensor
-    stroke: Tensor
-    leads: Tensor
-
-    @staticmethod
-    def stack(images: list[DenseTargets]) -> DenseTargets:
-        """Those of several images of one grid."""
-        columns = ([getattr(image, field.name) for image in images] for field in fields(DenseTargets))
-        return DenseTargets(*(torch.stack(column) for column in columns))
-
-    def in_order(self, order: Tensor) -> DenseTargets:
-        """The places of one image in another order."""
-        return DenseTargets(*(getattr(self, field.name)[order] for field in fields(self)))
-
-
-class _Grid:
-    """`rows` x `columns` places; `scale`: what a pixel is, as a share of the grid's extent (x, y)."""
-
-    def __init__(self, scale: tuple[float, float], rows: int, columns: int) -> None:
-        self.scale, self.rows, self.columns = scale, rows, columns
-        y, x = np.divmod(np.arange(rows * columns), columns)
-        self.centre_x, self.centre_y = (x + 0.5) / columns, (y + 0.5) / rows
-
-    def at(self, x: float, y: float) -> tuple[int, float, float]:
-        """The place of a point in pixels, and how far from its middle it is, in places."""
-        x, y = x * self.scale[0] * self.columns, y * self.scale[1] * self.rows
-        column, row = min(int(x), self.columns - 1), min(int(y), self.rows - 1)
-        return row * self.columns + column, x - column - 0.5, y - row - 0.5
-
-    def shares(self, box: Sequence[float]) -> Array:
-        """x, y, x, y in pixels as shares of the grid's extent."""
-        return np.array(box, np.float32) * (self.scale * 2)
-
-    def inside(self, box: Sequence[float], owns_centre: bool) -> Array:
-        """The places of a box: those whose centre lies in it, or with `owns_centre` the one that has its centre."""
-        if owns_centre:
-            return np.array([self.at((box[0] + box[2]) / 2, (box[1] + box[3]) / 2)[0]])
-        x1, y1, x2, y2 = self.shares(box)
-        wide, high = (self.centre_x >= x1) & (self.centre_x <= x2), (self.centre_y >= y1) & (self.centre_y <= y2)
-        return np.flatnonzero(wide & high)
-
-
-def targets_of(
-    facts: Facts | None, scale: tuple[float, float], rows: int, columns: int, owns_centre: bool
-) -> DenseTargets:
-    """Targets on a `rows` x `columns` grid; `scale`: what a pixel is, as a share of the grid's extent (x, y).
-
-    A patch belongs to the thing that its centre lies in; with `owns_centre`, a (larger) cell to the thing whose centre
-    lies in it. Of two things the later has it; of two lines neither, but the place is asked whether a line is there.
-    Without facts nothing is asked.
-    """
-    grid, count = _Grid(scale, rows, columns), rows * columns
-    present = np.full(count, -1 if facts is None else 0, np.float32)
-    facts = facts or Facts()
-    classes, boxes = np.full((count, len(CLASSES)), UNKNOWN, np.int64), np.zeros((count, 4), np.float32)
-    for fact in facts.things:
-        inside = grid.inside(fact.box, owns_centre)
-        present[inside], boxes[inside] = 1, grid.shares(fact.box)
-        classes[inside, :3] = (fact.noun, fact.color, fact.size)
-        if fact.print and not owns_centre:
-            ends, characters = zip(*fact.print, strict=True)
-            left, _, right, _ = grid.shares(fact.box)
-            share = (grid.centre_x[inside] - left) / (right - left)
-            classes[inside, 3] = np.array([*characters, UNKNOWN])[np.searchsorted(ends, share)]
-    middle = np.full((count, 3), -1 if not facts.middles else 0, np.float32)
-    exits, passage = np.full((count, DIRECTIONS), -1, np.float32), np.full(count, -1, np.float32)
-    for (x, y), ways in zip(facts.middles, facts.exits, strict=True):
-        place, *off = grid.at(x, y)
-        middle[place], exits[place] = (1, *off), ways
-    for x, y, is_open in facts.passages:
-        passage[grid.at(x, y)[0]] = is_open
-    targets = (present, classes, boxes, middle, exits, passage, *_lines(facts, grid, owns_centre))
-    return DenseTargets(*(torch.from_numpy(array) for array in targets))
-
-
-def _lines(facts: Facts, grid: _Grid, owns_centre: bool) -> tuple[Array, Array]:
-    """Where lines run and where they lead; an icon's places lead where its line does."""
-    count = grid.rows * grid.columns
-    runs = np.zeros((len(facts.lines), count, 2), np.float32)  # cosine and sine of twice the angle, summed up
-    touched, leads = np.zeros((len(facts.lines), count), bool), np.full((count, 4), -1, np.float32)
-    for number, line in enumerate(facts.lines):
-        points = np.array(line.points, np.float32)
-        places = [grid.at(x, y)[0] for x, y in line.points]
-        along = np.gradient(points, axis=0)
-        twice = 2 * np.arctan2(along[:, 1], along[:, 0])
-        np.add.at(runs[number], places, np.stack([np.cos(twice), np.sin(twice)], axis=1))
-        touched[number, places] = True
-    stroke = np.full((count, 3), -1 if not facts.lines else 0, np.float32)
-    alone = touched.sum(axis=0) == 1
-    stroke[touched.any(axis=0), 0] = 1
-    run = runs.sum(axis=0)[alone]
-    stroke[alone, 1:] = run / np.maximum(np.linalg.norm(run, axis=1, keepdims=True), 1e-6)
-    for number, line in enumerate(facts.lines):
-        ends = [edge for x1, y1, x2, y2 in line.icons for edge in ((x1 + x2) / 2, (y1 + y2) / 2)]
-        leads[alone & touched[number]] = grid.shares(ends)
-        for icon in line.icons:
-            leads[grid.inside(icon, owns_centre)] = grid.shares(ends)
-    return stroke, leads
 
 
 class DenseHead(nn.Module):
@@ -156,6 +32,7 @@ class DenseHead(nn.Module):
         self.out = nn.Linear(width, 1 + 4 + 3 + 1)
         self.kinds = nn.Linear(width, sum(CLASSES))
         self.exits = nn.Linear(width, DIRECTIONS)
+        self.rays = nn.Linear(width, DIRECTIONS) if relative else None
         self.lines = nn.Linear(width, 3 + 4)
         self.place = None if relative else nn.Linear(width, 2 * MOST_PLACES)
         self.extent = None if relative else nn.Linear(width, 2 * MOST_PATCHES)
@@ -221,6 +98,8 @@ class DenseHead(nn.Module):
         if bool((asked := targets.exits[..., 0] >= 0).any()):
             guess = self.exits(features_BNV[asked])
             add("exits", 4, F.binary_cross_entropy_with_logits(guess, targets.exits[asked]))
+        if self.rays is not None and bool((asked := targets.rays[..., 0] >= 0).any()):
+            add("rays", 8, (self.rays(features_BNV[asked]) - targets.rays[asked]).abs().mean())
         if bool((asked := targets.passage >= 0).any()):
             add("passage", 2, F.binary_cross_entropy_with_logits(passage_BN[asked], targets.passage[asked]))
 

@@ -21,9 +21,9 @@ from ..tasks import shapes
 from ..tasks.scenes import draw
 from ..tasks.suite import Case, Suite, to_frame
 from ..tasks.suites import suite_of
-from .dense import DenseTargets, targets_of
 from .facts import Facts, facts_of, of_things
 from .strangers import with_stranger
+from .targets import DenseTargets, targets_of
 
 IGNORE = -100  # label of a token that is not learnt
 NOWHERE = -1  # of a token that need not look at any one cell

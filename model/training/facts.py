@@ -49,12 +49,13 @@ class Line:
 @dataclass(frozen=True)
 class Facts:
     """Things; of a tangle its lines; of a maze, the middles of its cells, into which of `DIRECTIONS` a way leads out of
-    each (1) or not, and the middles between neighbours: x, y, open (1) or not."""
+    each (1) or not, the middles between neighbours: x, y, open (1) or not, and its walls, from end to end."""
 
     things: tuple[Fact, ...] = ()
     middles: tuple[tuple[float, float], ...] = ()
     exits: tuple[tuple[float, ...], ...] = ()
     passages: tuple[tuple[float, float, float], ...] = ()
+    walls: tuple[Box, ...] = ()
     lines: tuple[Line, ...] = ()
 
     def with_strangers(self, kinds: Collection[str]) -> Facts:
@@ -74,6 +75,7 @@ class Facts:
             things=tuple(replace(fact, box=shift(fact.box)) for fact in self.things),
             middles=tuple((x + dx, y + dy) for x, y in self.middles),
             passages=tuple((x + dx, y + dy, is_open) for x, y, is_open in self.passages),
+            walls=tuple(map(shift, self.walls)),
             lines=tuple(
                 Line(tuple((x + dx, y + dy) for x, y in line.points), (shift(line.icons[0]), shift(line.icons[1])))
                 for line in self.lines
@@ -159,4 +161,7 @@ def _of_maze(truth: Mapping[str, Any]) -> Facts:
     for a, b in sorted(near | {(max(door), min(door)) for door in doors}):
         (ax, ay), (bx, by) = centres[a], centres[b]
         passages.append(((ax + bx) / 2, (ay + by) / 2, float(bool(doors & {(a, b), (b, a)}))))
-    return Facts(middles=tuple((x, y) for x, y in centres), exits=tuple(map(tuple, exits)), passages=tuple(passages))
+    return Facts(
+        middles=tuple((x, y) for x, y in centres), exits=tuple(map(tuple, exits)), passages=tuple(passages),
+        walls=tuple((x1, y1, x2, y2) for x1, y1, x2, y2 in truth["walls"]),
+    )  # fmt: skip

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
-from model.training.dense import CLASSES, MOST_PATCHES, DenseHead, DenseTargets, DetailHead, targets_of
+from model.training.dense import MOST_PATCHES, DenseHead, DetailHead
 from model.training.facts import UNKNOWN, Fact, Facts, Line
+from model.training.targets import CLASSES, FAR_PATCHES, DenseTargets, targets_of
 
 ONE = Facts((Fact((10.0, 20.0, 30.0, 60.0), 5, 2),))
 SCALE = (0.01, 0.01)  # an image of 100 x 100 pixels
@@ -88,6 +90,23 @@ def test_a_maze_is_asked_where_its_middles_and_passages_are() -> None:
     assert (targets.passage >= 0).nonzero()[:, 0].tolist() == [25, 52]
     assert [float(targets.passage[place]) for place in (25, 52)] == [1.0, 0.0]
     assert (targets_of(ONE, SCALE, 10, 10, owns_centre=False).middle[:, 0] == -1).all()  # no maze, not asked
+
+
+def test_a_patch_of_a_maze_is_asked_how_far_it_is_to_the_next_wall_in_each_direction() -> None:
+    walls = Facts(walls=((55.0, 0.0, 55.0, 47.0), (0.0, 80.0, 100.0, 80.0)))
+    rays = targets_of(walls, SCALE, 10, 10, owns_centre=False).rays * FAR_PATCHES
+    corner = 2 * 2**0.5  # (3.5, 4.5) sees the first wall's end up to the right, and so does (3.5, 6.5)
+    assert torch.allclose(rays[43], torch.tensor([2.0, 3.0, 3.0, 3.0, 3.0, 3.0, 3.0, corner]), atol=1e-5)
+    assert torch.allclose(rays[63], torch.tensor([3.0, 1.5 * 2**0.5, 1.5, 1.5 * 2**0.5, 3.0, 3.0, 3.0, corner]), atol=1e-5)
+    assert float(rays[46][4]) == pytest.approx(1.0)  # from the other side
+    assert (targets_of(walls, SCALE, 2, 4, owns_centre=True).rays == -1).all()  # cells are too coarse
+    assert (targets_of(ONE, SCALE, 10, 10, owns_centre=False).rays == -1).all()
+    head = DenseHead(8, relative=True)
+    with torch.no_grad():
+        head.rays.weight.zero_()
+        head.rays.bias.fill_(1.0)
+        _, parts = head(torch.randn(1, 100, 8), DenseTargets.stack([targets_of(walls, SCALE, 10, 10, False)]), 10, 10)
+    assert parts["rays"] == pytest.approx(float((1 - rays / FAR_PATCHES).mean()), abs=1e-5)
 
 
 def test_a_head_that_says_the_truth_has_no_loss_and_one_class_off_costs() -> None:

@@ -50,6 +50,7 @@ def test_a_maze_has_a_passage_for_each_door_and_none_between_far_cells(seed: int
     assert len(facts.middles) == len(truth["centres"])
     assert sum(is_open for _, _, is_open in facts.passages) == len(truth["doors"])
     assert len(facts.passages) > len(truth["doors"])  # some are closed
+    assert [list(wall) for wall in facts.walls] == truth["walls"]
 
 
 @pytest.mark.parametrize("seed", range(6))
