@@ -95,13 +95,14 @@ def test_a_maze_is_asked_where_its_middles_and_passages_are() -> None:
 def test_a_patch_of_a_maze_is_asked_how_far_it_is_to_the_next_wall_in_each_direction() -> None:
     walls = Facts(walls=((55.0, 0.0, 55.0, 47.0), (0.0, 80.0, 100.0, 80.0)))
     rays = targets_of(walls, SCALE, 10, 10, owns_centre=False).rays * FAR_PATCHES
-    corner = 2 * 2**0.5  # (3.5, 4.5) sees the first wall's end up to the right, and so does (3.5, 6.5)
+    corner = 2 * 2**0.5  # up to the right both see the first wall, down to the right none
     assert torch.allclose(rays[43], torch.tensor([2.0, 3.0, 3.0, 3.0, 3.0, 3.0, 3.0, corner]), atol=1e-5)
     assert torch.allclose(rays[63], torch.tensor([3.0, 1.5 * 2**0.5, 1.5, 1.5 * 2**0.5, 3.0, 3.0, 3.0, corner]), atol=1e-5)
     assert float(rays[46][4]) == pytest.approx(1.0)  # from the other side
     assert (targets_of(walls, SCALE, 2, 4, owns_centre=True).rays == -1).all()  # cells are too coarse
     assert (targets_of(ONE, SCALE, 10, 10, owns_centre=False).rays == -1).all()
     head = DenseHead(8, relative=True)
+    assert head.rays is not None
     with torch.no_grad():
         head.rays.weight.zero_()
         head.rays.bias.fill_(1.0)
