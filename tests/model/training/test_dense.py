@@ -97,7 +97,8 @@ def test_a_patch_of_a_maze_is_asked_how_far_it_is_to_the_next_wall_in_each_direc
     rays = targets_of(walls, SCALE, 10, 10, owns_centre=False).rays * FAR_PATCHES
     corner = 2 * 2**0.5  # up to the right both see the first wall, down to the right none
     assert torch.allclose(rays[43], torch.tensor([2.0, 3.0, 3.0, 3.0, 3.0, 3.0, 3.0, corner]), atol=1e-5)
-    assert torch.allclose(rays[63], torch.tensor([3.0, 1.5 * 2**0.5, 1.5, 1.5 * 2**0.5, 3.0, 3.0, 3.0, corner]), atol=1e-5)
+    slant = 1.5 * 2**0.5
+    assert torch.allclose(rays[63], torch.tensor([3.0, slant, 1.5, slant, 3.0, 3.0, 3.0, corner]), atol=1e-5)
     assert float(rays[46][4]) == pytest.approx(1.0)  # from the other side
     assert (targets_of(walls, SCALE, 2, 4, owns_centre=True).rays == -1).all()  # cells are too coarse
     assert (targets_of(ONE, SCALE, 10, 10, owns_centre=False).rays == -1).all()
