@@ -114,10 +114,10 @@ def draw(seed: int, level: str, split: Split) -> Case:
     stocked = [slots[row * a_plan.places : (row + 1) * a_plan.places] for row in range(a_plan.rows)]
     a_shelf = draw_shelf(rng, stocked, width, height, split, lettering)
     templates = _TEMPLATES[a_plan.kind]
-    return _case(a_plan, a_shelf, level, templates[int(rng.integers(len(templates)))])
+    return _case(a_plan, a_shelf, lettering, level, templates[int(rng.integers(len(templates)))])
 
 
-def _case(a_plan: Plan, a_shelf: Shelf, level: str, template: str) -> Case:
+def _case(a_plan: Plan, a_shelf: Shelf, lettering: Lettering, level: str, template: str) -> Case:
     """The case that a drawn plan makes."""
     names, size = [item.name for item in a_plan.items], a_shelf.image.size
     one, two = a_plan.targets[0], a_plan.targets[-1]
@@ -144,6 +144,7 @@ def _case(a_plan: Plan, a_shelf: Shelf, level: str, template: str) -> Case:
             ],
             "products": list(a_plan.targets),
             "tags": list(read),
+            "print": {"font": lettering.font, "cap_px": lettering.cap_px, "sign": a_plan.sign},
         },
     )  # fmt: skip
 

@@ -16,7 +16,8 @@ from .facts import CHARACTERS, DIRECTIONS, UNKNOWN
 from .targets import CLASSES, DenseTargets
 
 _Add = Callable[..., None]  # a part of the loss: its name, weight, how wrong it is, what one is in the log
-_CLASS_WEIGHTS = {"noun": 1.0, "color": 1.0, "size": 1.0, "print": 3.0}  # print is small, and slow to be learnt
+# Print is small, and slow to be learnt.
+_CLASS_WEIGHTS = {"noun": 1.0, "color": 1.0, "size": 1.0, "print": 1.5, "print_right": 1.5}
 MOST_PLACES = 32  # rows or columns of the largest grid of cells that is trained on
 MOST_PATCHES = 3 * MOST_PLACES
 
@@ -117,8 +118,8 @@ class DenseHead(nn.Module):
 
 
 class DetailHead(nn.Module):
-    """Reads off a cell what each of its `ratio` x `ratio` patches shows: the character of a price, a maze's passage,
-    a line.
+    """Reads off a cell what each of its `ratio` x `ratio` patches shows: two characters of a price, a maze's passage, a
+    line.
 
     A cell's own targets are too coarse for these; the language model can only read out what its tokens still say.
     """
@@ -127,7 +128,7 @@ class DetailHead(nn.Module):
         super().__init__()
         self.ratio = ratio
         self.norm = nn.LayerNorm(width)
-        self.out = nn.Linear(width, ratio * ratio * (len(CHARACTERS) + 1))
+        self.out = nn.Linear(width, ratio * ratio * (2 * len(CHARACTERS) + 1))
         self.strokes = nn.Linear(width, ratio * ratio)
 
     def forward(
@@ -143,10 +144,10 @@ class DetailHead(nn.Module):
         cells_BCV = self.norm(cells_BCV)
         guess = self.out(cells_BCV).unflatten(-1, (self.ratio**2, -1))
         loss, parts = guess.new_zeros(()), dict[str, float]()
-        character, passage = by_cell(targets.classes[..., 3]), by_cell(targets.passage)
-        if bool((character != UNKNOWN).any()):
-            known = character != UNKNOWN
-            wrong = F.cross_entropy(guess[..., :-1][known], character[known])
+        characters = torch.stack([by_cell(targets.classes[..., side]) for side in (3, 4)], dim=-1)  # [B, C, r * r, 2]
+        passage = by_cell(targets.passage)
+        if bool((known := characters != UNKNOWN).any()):
+            wrong = F.cross_entropy(guess[..., :-1].unflatten(-1, (2, -1))[known], characters[known])
             loss, parts = loss + wrong, parts | {"print": wrong.item()}
         if bool((passage >= 0).any()):
             asked = passage >= 0

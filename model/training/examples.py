@@ -21,7 +21,7 @@ from ..tasks import shapes
 from ..tasks.scenes import draw
 from ..tasks.suite import Case, Suite, to_frame
 from ..tasks.suites import suite_of
-from .facts import Facts, facts_of, of_things
+from .facts import UNKNOWN, Facts, facts_of, of_things
 from .strangers import with_stranger
 from .targets import DenseTargets, targets_of
 
@@ -244,12 +244,16 @@ class _Taught:
             label = texts[begin:end]
             near = [(sum(abs(a - b) for a, b in zip(box, numbers, strict=True)), fact) for box, fact in tags]
             off, fact = min(near, key=lambda pair: pair[0], default=(_ELSEWHERE, None))
-            if fact is None or off >= _ELSEWHERE or sum(map(len, label)) != len(fact.print):
+            if fact is None or off >= _ELSEWHERE:
                 continue
-            edges = [0.0, *(at for at, _ in fact.print)]
+            begins = [0.0, *(at for at, _ in fact.print)]
+            middles = [(a + b) / 2 for a, (b, kind) in zip(begins, fact.print, strict=False) if kind != UNKNOWN]
+            if sum(map(len, label)) != len(middles):
+                continue
             left, top, right, bottom = fact.box
             done = 0
             for k, text in zip(range(begin, end), label, strict=True):
-                x = left + (edges[done] + edges[done + len(text)]) / 2 * (right - left)
+                share = (middles[done] + middles[done + len(text) - 1]) / 2
+                x = left + share * (right - left)
                 self.points[k] = (round(x / size[0] * 999), round((top + bottom) / 2 / size[1] * 999))
                 done += len(text)

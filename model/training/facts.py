@@ -10,9 +10,9 @@ from typing import Any
 
 from ..tasks import pictograms, products
 from ..tasks.icons import FAMILIES
+from ..tasks.lettering import extent
 from ..tasks.matching import Box
 from ..tasks.scenes import COLORS, SHAPES, SIZES, Thing
-from ..tasks.shelf import TAG_MARGIN_PX
 from ..tasks.suite import Case
 
 TAG, STRANGER = "tag", "stranger"  # a stranger is a thing in disguise
@@ -23,13 +23,12 @@ CHARACTERS = "0123456789."
 UNKNOWN = -100  # a class that the truth does not tell
 _PRICE = re.compile(r"[$€£]?[\d.]+")
 DIRECTIONS = 8  # of a way out of a maze's cell: right, down and right, down, …
-_POINT_WIDTH = 0.5  # of a digit's, about
 
 
 @dataclass(frozen=True)
 class Fact:
     """A thing: its box, and its classes (noun, colour, size). Of a price's tag also what is printed on it, from the
-    left: for each character of `CHARACTERS` where it ends, as a share of the tag's width, and which it is."""
+    left: where each character ends, as a share of the tag's width, and which of `CHARACTERS` it is."""
 
     box: Box
     noun: int
@@ -94,7 +93,7 @@ def facts_of(case: Case) -> Facts:
     if case.suite == "maze":
         return _of_maze(truth)
     if case.suite == "reading":
-        return Facts(tuple(fact for product in truth["shelf"] for fact in _of_product(product)))
+        return Facts(tuple(fact for product in truth["shelf"] for fact in _of_product(product, **truth["print"])))
     if case.suite == "path_tracing":
         icons = [line[end] for line in truth["lines"] for end in ("start", "end")]
         return Facts(
@@ -121,22 +120,20 @@ def _of_name(name: str, box: Sequence[float]) -> Fact:
     return _fact(name, box) if name in _NOUN_OF else _fact(noun, box, color)
 
 
-def _of_product(product: Mapping[str, Any]) -> tuple[Fact, Fact]:
+def _of_product(product: Mapping[str, Any], font: str, cap_px: float, sign: str) -> tuple[Fact, Fact]:
     """A product, and its tag."""
     x1, y1, x2, y2 = product["tag"]
-    printed = _printed(product["text"], x2 - x1) if _PRICE.fullmatch(product["text"]) else ()
+    text = product["text"]
+    printed = _printed(sign.format(text), x2 - x1, font, cap_px) if _PRICE.fullmatch(text) else ()
     return _of_name(product["name"], product["box"]), Fact((x1, y1, x2, y2), _NOUN_OF[TAG], print=printed)
 
 
-def _printed(price: str, width: float) -> tuple[tuple[float, int], ...]:
-    """Where each character of a price ends: digits are of one width in most fonts, and a tag fits its text."""
-    widths = [_POINT_WIDTH if character == "." else 1.0 for character in price]
-    paper = TAG_MARGIN_PX / width
-    ends, at = [], paper
-    for character, wide in zip(price, widths, strict=True):
-        at += wide / sum(widths) * (1 - 2 * paper)
-        ends.append((at, CHARACTERS.index(character) if character in CHARACTERS else UNKNOWN))
-    return tuple(ends)
+def _printed(price: str, width: float, font: str, cap_px: float) -> tuple[tuple[float, int], ...]:
+    """Where the ink of each character of a price, its sign too, ends on a straight tag, in whose middle it stands."""
+    ink = [extent(price[: k + 1], font, cap_px)[0] for k in range(len(price))]
+    left = (width - ink[-1]) / 2
+    kinds = [CHARACTERS.index(character) if character in CHARACTERS else UNKNOWN for character in price]
+    return tuple(((left + right) / width, kind) for right, kind in zip(ink, kinds, strict=True))
 
 
 def _line(line: Mapping[str, Any]) -> Line:

@@ -16,7 +16,7 @@ from torch import Tensor
 from ..tasks.scenes import COLORS, SIZES
 from .facts import CHARACTERS, DIRECTIONS, NOUNS, UNKNOWN, Facts
 
-CLASSES = (len(NOUNS), len(COLORS), len(SIZES), len(CHARACTERS))
+CLASSES = (len(NOUNS), len(COLORS), len(SIZES), len(CHARACTERS), len(CHARACTERS))
 FAR_PATCHES = 3.0  # as far as a free way is told
 Array = np.ndarray
 
@@ -25,8 +25,8 @@ Array = np.ndarray
 class DenseTargets:
     """What each place of a grid is asked, of one image [N, ..] or of several [B, N, ..].
 
-    `present` float: is a thing here (-1: not asked); `classes` int64 [.., 4]: noun, colour, size, and the character of
-    a price that is printed here (`UNKNOWN`: not asked); `boxes` float [.., 4]: its box, as shares of the grid's extent.
+    `present` float: is a thing here (-1: not asked); `classes` int64 [.., 5]: noun, colour, size, and the characters of
+    a price that are printed here, at a quarter of the width and at three (`UNKNOWN`: not asked); `boxes` float [.., 4]: its box, as shares of the grid's extent.
 
     Of mazes: `middle` float [.., 3]: is the middle of a maze's cell here (-1: not asked), and how far from the place's
     own middle, in places; `exits` float [.., 8]: does a way lead out of it to there (-1: not asked); `passage` float:
@@ -105,8 +105,9 @@ def targets_of(
         if fact.print and not owns_centre:
             ends, characters = zip(*fact.print, strict=True)
             left, _, right, _ = grid.shares(fact.box)
-            share = (grid.centre_x[inside] - left) / (right - left)
-            classes[inside, 3] = np.array([*characters, UNKNOWN])[np.searchsorted(ends, share)]
+            for side, off in ((3, -0.25), (4, 0.25)):  # two, since small print has two characters on a patch
+                share = (grid.centre_x[inside] + off / columns - left) / (right - left)
+                classes[inside, side] = np.array([*characters, UNKNOWN])[np.searchsorted(ends, share)]
     middle = np.full((count, 3), -1 if not facts.middles else 0, np.float32)
     exits, passage = np.full((count, DIRECTIONS), -1, np.float32), np.full(count, -1, np.float32)
     for (x, y), ways in zip(facts.middles, facts.exits, strict=True):
