@@ -26,7 +26,8 @@ class DenseTargets:
     """What each place of a grid is asked, of one image [N, ..] or of several [B, N, ..].
 
     `present` float: is a thing here (-1: not asked); `classes` int64 [.., 5]: noun, colour, size, and the characters of
-    a price that are printed here, at a quarter of the width and at three (`UNKNOWN`: not asked); `boxes` float [.., 4]: its box, as shares of the grid's extent.
+    a price that are printed here, at a quarter of the width and at three (`UNKNOWN`: not asked); `boxes` float [.., 4]:
+    its box, as shares of the grid's extent.
 
     Of mazes: `middle` float [.., 3]: is the middle of a maze's cell here (-1: not asked), and how far from the place's
     own middle, in places; `exits` float [.., 8]: does a way lead out of it to there (-1: not asked); `passage` float:
@@ -105,8 +106,8 @@ def targets_of(
         if fact.print and not owns_centre:
             ends, characters = zip(*fact.print, strict=True)
             left, _, right, _ = grid.shares(fact.box)
-            for side, off in ((3, -0.25), (4, 0.25)):  # two, since small print has two characters on a patch
-                share = (grid.centre_x[inside] + off / columns - left) / (right - left)
+            for side, beside in ((3, -0.25), (4, 0.25)):  # two, since small print has two characters on a patch
+                share = (grid.centre_x[inside] + beside / columns - left) / (right - left)
                 classes[inside, side] = np.array([*characters, UNKNOWN])[np.searchsorted(ends, share)]
     middle = np.full((count, 3), -1 if not facts.middles else 0, np.float32)
     exits, passage = np.full((count, DIRECTIONS), -1, np.float32), np.full(count, -1, np.float32)

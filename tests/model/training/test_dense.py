@@ -24,10 +24,11 @@ def test_patches_inside_a_thing_are_its_own_and_one_cell_has_its_centre() -> Non
 
 
 def test_a_patch_of_a_price_is_asked_for_the_character_printed_there() -> None:
-    tag = Facts((Fact((10.0, 0.0, 60.0, 10.0), 5, print=((0.3, 7), (0.6, 10), (0.95, 2))),))
-    asked = targets_of(tag, SCALE, 10, 10, owns_centre=False).classes[:10, 3].tolist()
-    #                       x  5        15 25 35  45 55      of the tag's 50: 0.1, 0.3, 0.5, 0.7, 0.9
-    assert asked == [UNKNOWN, 7, 7, 10, 2, 2, *[UNKNOWN] * 4]
+    tag = Facts((Fact((10.0, 0.0, 60.0, 10.0), 5, print=((0.3, 7), (0.6, 10), (0.97, 2))),))
+    asked = targets_of(tag, SCALE, 10, 10, owns_centre=False).classes[:10, 3:]
+    # of the tag's 50 pixels, 2.5 before and after the middle of each patch: 0.05 and 0.15, 0.25 and 0.35, ...
+    assert asked[:, 0].tolist() == [UNKNOWN, 7, 7, 10, 2, 2, *[UNKNOWN] * 4]
+    assert asked[:, 1].tolist() == [UNKNOWN, 7, 10, 10, 2, 2, *[UNKNOWN] * 4]
 
 
 CROSS = Facts(
@@ -167,15 +168,15 @@ def test_a_cell_is_asked_what_each_of_its_patches_shows() -> None:
     patches = DenseTargets.stack([targets_of(facts, (0.01, 1 / 60), 6, 9, owns_centre=False)])
     order = torch.tensor([0, 3, 1, 4, 2, 5])  # pairs of rows, as the language model reads cells
     head = DetailHead(6, 3)
-    says = torch.zeros(6, 9, 12)  # of a cell by its place in the order
-    rows = patches.classes[0, :, 3].view(6, 9), patches.passage[0].view(6, 9)
+    says = torch.zeros(6, 9, 23)  # of a cell by its place in the order
+    left, right_of, passages = (x.view(6, 9) for x in (*patches.classes[0, :, 3:].T, patches.passage[0]))
     for slot, cell in enumerate(order.tolist()):
         for patch in range(9):
             at = cell // 3 * 3 + patch // 3, cell % 3 * 3 + patch % 3
-            character, passage = int(rows[0][at]), float(rows[1][at])
-            says[slot, patch, character if character >= 0 else 0] = 30.0
-            says[slot, patch, 11] = 30.0 if passage == 1 else -30.0
-    assert int((rows[0] >= 0).sum()) == 4 and int((rows[1] == 1).sum()) == 1
+            for side, characters in enumerate((left, right_of)):
+                says[slot, patch, 11 * side + max(int(characters[at]), 0)] = 30.0
+            says[slot, patch, 22] = 30.0 if float(passages[at]) == 1 else -30.0
+    assert int((left >= 0).sum()) > 3 and not torch.equal(left, right_of) and int((passages == 1).sum()) == 1
     with torch.no_grad():
         head.norm.weight.fill_(1.0)
         head.out.bias.zero_()
