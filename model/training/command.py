@@ -31,8 +31,8 @@ BASE = Path(__file__).resolve().parent.parent / "checkpoints" / "school"
 SCORING_BUDGET_BYTES = 256 << 20
 # Drawn while training: shares of tokens that are right in the thinking and after it; nats and distances of the rest.
 CHARTED = (
-    "right", "answer", "named", "text", "off", "look", "patch_noun", "patch_print", "cell_noun", "cell_print",
-    "cell_passage", "cell_way",
+    "right", "answer", "named", "text", "off", "look", "patch_noun", "patch_print", "patch_exits", "patch_leads",
+    "cell_noun", "cell_print", "cell_exits", "cell_leads", "cell_way",
 )  # fmt: skip
 
 
