@@ -24,7 +24,7 @@ TRAINING_FONTS = (
     "exo-2", "fira-mono", "fjalla-one", "gloria-hallelujah", "grandstander", "itim", "jetbrains-mono", "kalam",
     "khand", "league-gothic", "lexend", "libre-baskerville", "mali", "montserrat", "noto-serif", "outfit",
     "overpass-mono", "poppins", "roboto-condensed", "roboto-mono", "rokkitt", "rubik", "shadows-into-light",
-    "sofia-sans-condensed", "sriracha", "teko", "titillium-web", "work-sans", "zilla-slab",
+    "sriracha", "teko", "titillium-web", "work-sans", "zilla-slab",
 )  # fmt: skip
 HELD_OUT_FONTS = ("bitter", "oswald", "patrick-hand", "space-mono")
 
