@@ -42,7 +42,7 @@ _SEEN = {
     "reading/easy": 3.0, "reading/medium": 1.0, "maze/easy": 1.0, "maze/medium": 0.5, "path_tracing/easy": 3.0,
     "path_tracing/medium": 1.0,
 }  # fmt: skip
-# Prices and true or false are where being right can be told from being likely.
+# Prices and true or false get more than their quarter: they are what a shelf and a scene are mostly asked for.
 _EASY = {
     "shapes": 1.0, "counting/easy": 2.6, "counting/medium": 0.8, "spatial/easy": 1.4, "spatial/easy/true_false": 1.0,
     "spatial/medium": 0.4, "reading/easy/price": 2.6, "reading/easy": 1.0, "maze/easy": 2.8, "path_tracing/easy": 2.2,

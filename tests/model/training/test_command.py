@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from PIL import Image
 
 from model import weights
+from model.config import Config
 from model.training import command
 from model.training.lessons import SCHOOL, Lesson
 from model.training.trainer import Trainer
@@ -93,3 +96,21 @@ def test_stages_take_a_base_as_it_is_and_say_what_is_to_be_run_first(base: Path)
         run(base, "--stage", "box_rl", "--debug-size", "--begin-with", str(parent))
     taken = weights.load(base.parent / "state" / "base" / "checkpoint").state_dict()
     assert all(torch.equal(tensor, taken[name]) for name, tensor in weights.load(parent).state_dict().items())
+
+
+def test_a_blind_model_is_taught_the_same_lessons_with_their_images_greyed_out(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taught: list[Lesson] = []
+
+    class Recorded(Trainer):
+        def __init__(self, config: Config, path: Path, lessons: list[Lesson], *rest: Any) -> None:
+            taught.extend(lessons)
+            super().__init__(config, path, lessons, *rest)
+
+    monkeypatch.setattr(command, "Trainer", Recorded)
+    run(base, "--greyed", "--export")
+    assert taught == [replace(lesson, greyed=True) for lesson in ONE_LESSON]
+    for other in ("--score", "--stage=base"):
+        with pytest.raises(SystemExit):
+            run(base, "--greyed", other)
