@@ -105,7 +105,9 @@ def _run_stages(options: argparse.Namespace, how: How) -> None:
 
 
 def _train(options: argparse.Namespace, how: How) -> None:
-    lessons = [replace(lesson.shortened(options.share), greyed=options.greyed) for lesson in SCHOOL]
+    lessons = [lesson.shortened(options.share) for lesson in SCHOOL]
+    if options.greyed:  # without the lessons that only teach to see
+        lessons = [replace(lesson, greyed=True) for lesson in lessons if lesson.answers]
     trainer = Trainer(Config.from_file(options.config), options.config, lessons, options.state, options.seed, how)
     if options.begin_with and trainer.images == 0:
         missing = inherit(trainer.student.model, Tokenizer(options.config), options.begin_with)

@@ -1,6 +1,7 @@
 """Strangers on training images: things in disguise, under names that no training picture bears."""
 
 import re
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -48,6 +49,15 @@ def test_a_stranger_that_is_asked_for_goes_by_a_name_that_training_never_draws()
             assert re.findall(r"\d+|[|<>\[\]]", response) == re.findall(r"\d+|[|<>\[\]]", after.response)
             asked += bool(named)
     assert asked > 50
+
+
+def test_a_stranger_that_only_the_response_would_name_is_none() -> None:
+    asked = replace(case("counting", 1), question="how many hammers?", response="hammer 1.</think>1")
+    after = replace(asked, question="how many anchors?")
+    for seed in _SEEDS:
+        drawn_in_turn = iter((asked, after))
+        found = with_stranger(partial(next, drawn_in_turn), seed)
+        assert found[3] != "hammer" and found[2] == asked.response
 
 
 def test_a_stranger_looks_like_no_kind_and_its_dense_target_says_so() -> None:
