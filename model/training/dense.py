@@ -118,8 +118,8 @@ class DenseHead(nn.Module):
 
 
 class DetailHead(nn.Module):
-    """Reads off a cell what each of its `ratio` x `ratio` patches shows: two characters of a price, a maze's passage, a
-    line.
+    """Reads off a cell what each of its `ratio` x `ratio` patches shows: two characters of a price, a maze's passage,
+    the middle of a maze's cell and the ways out of that one, a line.
 
     A cell's own targets are too coarse for these; the language model can only read out what its tokens still say.
     """
@@ -130,6 +130,7 @@ class DetailHead(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.out = nn.Linear(width, ratio * ratio * (2 * len(CHARACTERS) + 1))
         self.strokes = nn.Linear(width, ratio * ratio)
+        self.exits = nn.Linear(width, ratio * ratio * (1 + DIRECTIONS))
 
     def forward(
         self, cells_BCV: Tensor, targets: DenseTargets, rows: int, columns: int, order: Tensor
@@ -153,6 +154,16 @@ class DetailHead(nn.Module):
             asked = passage >= 0
             wrong = F.binary_cross_entropy_with_logits(guess[..., -1][asked], passage[asked])
             loss, parts = loss + 2 * wrong, parts | {"way": wrong.item()}
+        middle = by_cell(targets.middle[..., 0])
+        if bool((asked := middle >= 0).any()):
+            is_middle, exits = self.exits(cells_BCV).unflatten(-1, (self.ratio**2, -1)).split([1, DIRECTIONS], dim=-1)
+            wrong = F.binary_cross_entropy_with_logits(is_middle[..., 0][asked], middle[asked])
+            loss, parts = loss + wrong, parts | {"centre": wrong.item()}
+            # Two middles may share a cell, whose own answer knows one of them.
+            there = middle > 0
+            ways = torch.stack([by_cell(targets.exits[..., way]) for way in range(DIRECTIONS)], dim=-1)
+            wrong = F.binary_cross_entropy_with_logits(exits[there], ways[there])
+            loss, parts = loss + 4 * wrong, parts | {"leaves": wrong.item()}
         stroke = by_cell(targets.stroke[..., 0])
         if bool((stroke >= 0).any()):
             asked = stroke >= 0

@@ -22,7 +22,7 @@ _NOUN_OF = {name: i for i, name in enumerate(NOUNS)}
 CHARACTERS = "0123456789."
 UNKNOWN = -100  # a class that the truth does not tell
 _PRICE = re.compile(r"[\d.]+")  # the truth has it without its sign
-DIRECTIONS = 8  # of a way out of a maze's cell: right, down and right, down, …
+DIRECTIONS = 16  # of a way out of a maze's cell, from the right clockwise: eight tell those of circles badly
 
 
 @dataclass(frozen=True)

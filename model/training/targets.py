@@ -30,9 +30,9 @@ class DenseTargets:
     its box, as shares of the grid's extent.
 
     Of mazes: `middle` float [.., 3]: is the middle of a maze's cell here (-1: not asked), and how far from the place's
-    own middle, in places; `exits` float [.., 8]: does a way lead out of it to there (-1: not asked); `passage` float:
-    is what lies here open (1), closed (0), or not asked (-1); `rays` float [.., 8]: how far it is to the next wall in
-    each direction, as a share of `FAR_PATCHES` and at most 1 (-1: not asked).
+    own middle, in places; `exits` float [.., DIRECTIONS]: does a way lead out of it to there (-1: not asked); `passage`
+    float: is what lies here open (1), closed (0), or not asked (-1); `rays` float [.., DIRECTIONS]: how far it is to
+    the next wall in each direction, as a share of `FAR_PATCHES` and at most 1 (-1: not asked).
 
     Of tangles: `stroke` float [.., 3]: does a line run here (-1: not asked), and cosine and sine of twice its angle
     (0, 0: not asked); `leads` float [.., 4]: the middles of the icons at its ends, as boxes are (-1 in all: not asked).

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -81,7 +83,7 @@ def test_a_head_that_knows_where_lines_lead_has_no_loss_of_them() -> None:
 
 
 def test_a_maze_is_asked_where_its_middles_and_passages_are() -> None:
-    right, down = (1.0, *[0.0] * 7), (0.0, 0.0, 1.0, *[0.0] * 5)
+    right, down = (1.0, *[0.0] * 15), (*[0.0] * 4, 1.0, *[0.0] * 11)
     passages = ((55.0, 25.0, 1.0), (25.0, 55.0, 0.0))
     maze = Facts(middles=((25.0, 25.0), (85.0, 25.0)), exits=(right, down), passages=passages)
     targets = targets_of(maze, SCALE, 10, 10, owns_centre=False)
@@ -97,10 +99,11 @@ def test_a_patch_of_a_maze_is_asked_how_far_it_is_to_the_next_wall_in_each_direc
     walls = Facts(walls=((55.0, 0.0, 55.0, 47.0), (0.0, 80.0, 100.0, 80.0)))
     rays = targets_of(walls, SCALE, 10, 10, owns_centre=False).rays * FAR_PATCHES
     corner = 2 * 2**0.5  # up to the right both see the first wall, down to the right none
-    assert torch.allclose(rays[43], torch.tensor([2.0, 3.0, 3.0, 3.0, 3.0, 3.0, 3.0, corner]), atol=1e-5)
+    assert torch.allclose(rays[43, ::2], torch.tensor([2.0, 3.0, 3.0, 3.0, 3.0, 3.0, 3.0, corner]), atol=1e-5)
     slant = 1.5 * 2**0.5
-    assert torch.allclose(rays[63], torch.tensor([3.0, slant, 1.5, slant, 3.0, 3.0, 3.0, corner]), atol=1e-5)
-    assert float(rays[46][4]) == pytest.approx(1.0)  # from the other side
+    assert torch.allclose(rays[63, ::2], torch.tensor([3.0, slant, 1.5, slant, 3.0, 3.0, 3.0, corner]), atol=1e-5)
+    assert float(rays[46, 8]) == pytest.approx(1.0)  # from the other side
+    assert float(rays[43, 15]) == pytest.approx(2 / math.cos(math.tau / 16))  # between right and up to the right
     assert (targets_of(walls, SCALE, 2, 4, owns_centre=True).rays == -1).all()  # cells are too coarse
     assert (targets_of(ONE, SCALE, 10, 10, owns_centre=False).rays == -1).all()
     head = DenseHead(8, relative=True)
@@ -203,6 +206,25 @@ def test_a_cell_is_asked_over_which_of_its_patches_a_line_runs() -> None:
         _, right = head(features, patches, 2, 3, order)
         _, wrong = head(features, patches, 2, 3, torch.arange(6))
     assert 0 < int((rows == 1).sum()) < 20 and wrong["stroke"] > 2 * right["stroke"]
+
+
+def test_a_cell_is_asked_for_the_ways_out_of_each_middle_on_its_patches() -> None:
+    right, down = (1.0, *[0.0] * 15), (*[0.0] * 4, 1.0, *[0.0] * 11)
+    maze = Facts(middles=((1.5, 0.5), (2.5, 1.5)), exits=(right, down))  # on two patches of the upper left cell
+    patches = DenseTargets.stack([targets_of(maze, (1 / 9, 1 / 6), 6, 9, owns_centre=False)])
+    head = DetailHead(7, 3)
+    says = torch.full((6, 9, 17), -30.0)
+    for patch, ways in ((1, right), (5, down)):
+        says[0, patch, 0] = 30.0
+        says[0, patch, 1:] = torch.tensor(ways) * 60 - 30
+    with torch.no_grad():
+        head.exits.bias.zero_()
+        features = torch.eye(7)[None, :6]
+        head.exits.weight.copy_(torch.linalg.lstsq(head.norm(features)[0], says.flatten(1)).solution.T)
+        _, right_parts = head(features, patches, 2, 3, torch.tensor([0, 3, 1, 4, 2, 5]))
+        _, wrong_parts = head(features, patches, 2, 3, torch.tensor([3, 0, 1, 4, 2, 5]))
+    assert max(right_parts["centre"], right_parts["leaves"]) < 0.01
+    assert wrong_parts["centre"] > 1 and wrong_parts["leaves"] > 1
 
 
 def test_a_cell_without_print_or_passages_is_asked_nothing() -> None:
