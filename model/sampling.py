@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -41,21 +42,21 @@ class Sampling:
             return _LIKELIEST
         # A generator of its own for each token: forks, preemptions and batches can't shift it. Seeded by a text, Python
         # hashes it the same on every machine.
-        return Draw(self.temperature, self.top_p, random.Random(f"{self.seed}/{question}/{place}").random())
+        return Draw(self.temperature, self.top_p, random.Random(f"{self.seed}/{question}/{place}").getrandbits(64))
 
 
 GREEDY = Sampling()
 
 
 class Draw(NamedTuple):
-    """One token's choice: `uniform` in [0, 1) picks among the allowed ones; not used at temperature 0."""
+    """One token's choice: `key` picks among the allowed ones; not used at temperature 0."""
 
     temperature: float
     top_p: float
-    uniform: float
+    key: int
 
 
-_LIKELIEST = Draw(0.0, 1.0, 0.0)
+_LIKELIEST = Draw(0.0, 1.0, 0)
 
 
 def choose(
@@ -90,13 +91,24 @@ def _likeliest(logits_BV: Tensor, masks_MV: Tensor, rows: Sequence[int]) -> tupl
 
 
 def _drawn(log_BV: Tensor, draws: Sequence[Draw]) -> Tensor:
-    """By the inverse of the distribution function over tokens in order of their probability."""
-    temperature, top_p, uniform = torch.tensor(draws, dtype=torch.float64, device=log_BV.device).unbind(dim=1)
-    p_BV, ids_BV = (log_BV.double() / temperature[:, None]).softmax(dim=-1).sort(dim=-1, descending=True, stable=True)
-    before_BV = p_BV.cumsum(dim=-1) - p_BV
-    kept_BV = p_BV * (before_BV < top_p[:, None])  # the smallest set that reaches top_p; the first is always in it
-    reached_BV = kept_BV.cumsum(dim=-1)
-    # The first place beyond the wanted sum, so never one of those cut off: they add nothing. A uniform of at most
-    # 1 - 2^-53 times the whole sum is less than it in float64, whatever the rounding.
-    wanted_B1 = (uniform * reached_BV[:, -1])[:, None]
-    return ids_BV.gather(1, torch.searchsorted(reached_BV, wanted_B1, right=True))[:, 0]
+    """A race: each token takes an exponential time over its probability, and the first one wins (Gumbel's maximum).
+
+    By the inverse of the distribution function, in order of probability, the last digits of the logits would decide
+    which token stands at the drawn place, and those depend on the batch. Here they decide only a dead heat.
+    """
+    temperature, top_p = torch.tensor([draw[:2] for draw in draws], dtype=torch.float64, device=log_BV.device).T
+    scaled_BV = (log_BV.double() / temperature[:, None]).log_softmax(dim=-1)
+    times = np.stack([-np.log1p(-_uniforms(draw.key, log_BV.shape[1])) for draw in draws])
+    race_BV = scaled_BV - torch.from_numpy(times).to(log_BV.device).log()
+    if bool((top_p < 1).any()):
+        log_p_BV, ids_BV = scaled_BV.sort(dim=-1, descending=True, stable=True)
+        before_BV = log_p_BV.exp().cumsum(dim=-1) - log_p_BV.exp()
+        # The smallest set that reaches top_p; the first is always in it.
+        kept_BV = torch.empty_like(ids_BV, dtype=torch.bool).scatter_(1, ids_BV, before_BV < top_p[:, None])
+        race_BV = race_BV.masked_fill(~kept_BV, float("-inf"))
+    return race_BV.masked_fill(log_BV == float("-inf"), float("-inf")).argmax(dim=-1)
+
+
+def _uniforms(key: int, count: int) -> np.ndarray:
+    """Numbers in [0, 1), the same for a key on every machine."""
+    return np.random.Generator(np.random.Philox(key=key)).random(count)
