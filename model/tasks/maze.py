@@ -127,6 +127,7 @@ def _truth(maze: Maze, placement: Placement, look: Look, walls: Floats, centres:
         "cuts": [list(maze.grid.pairs[pair]) for pair in maze.cuts],
         "pitch": round(placement.pitch, 2),
         "thickness": round(placement.thickness, 2),
+        "marks": [list(mark) for mark in look.marks],
         "look": [look.walls, look.ground, *(shape for shape, _ in look.marks)],
     }
 

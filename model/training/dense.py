@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .facts import CHARACTERS, DIRECTIONS, UNKNOWN
+from .facts import CHARACTERS, DIRECTIONS, MOST_EXITS, UNKNOWN
 from .targets import CLASSES, DenseTargets
 
 _Add = Callable[..., None]  # a part of the loss: its name, weight, how wrong it is, what one is in the log
@@ -32,6 +32,7 @@ class DenseHead(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.out = nn.Linear(width, 1 + 4 + 3 + 1)
         self.kinds = nn.Linear(width, sum(CLASSES))
+        self.degree = nn.Linear(width, 1 + MOST_EXITS)
         self.exits = nn.Linear(width, DIRECTIONS)
         self.rays = nn.Linear(width, DIRECTIONS) if relative else None
         self.lines = nn.Linear(width, 3 + 4)
@@ -97,6 +98,7 @@ class DenseHead(nn.Module):
             off = ((guess[:, 1:] - wanted[:, 1:]).abs().sum(-1) * wanted[:, 0]).sum()
             add("off_middle", 1, off / wanted[:, 0].sum().clamp(min=1))
         if bool((asked := targets.exits[..., 0] >= 0).any()):
+            add("degree", 1, F.cross_entropy(self.degree(features_BNV[asked]), targets.degree[asked]))
             guess = self.exits(features_BNV[asked])
             add("exits", 4, F.binary_cross_entropy_with_logits(guess, targets.exits[asked]))
         if self.rays is not None and bool((asked := targets.rays[..., 0] >= 0).any()):
@@ -131,6 +133,7 @@ class DetailHead(nn.Module):
         self.out = nn.Linear(width, ratio * ratio * (2 * len(CHARACTERS) + 1))
         self.strokes = nn.Linear(width, ratio * ratio)
         self.exits = nn.Linear(width, ratio * ratio * (1 + DIRECTIONS))
+        self.degree = nn.Linear(width, ratio * ratio * (1 + MOST_EXITS))
 
     def forward(
         self, cells_BCV: Tensor, targets: DenseTargets, rows: int, columns: int, order: Tensor
@@ -164,6 +167,9 @@ class DetailHead(nn.Module):
             ways = torch.stack([by_cell(targets.exits[..., way]) for way in range(DIRECTIONS)], dim=-1)
             wrong = F.binary_cross_entropy_with_logits(exits[there], ways[there])
             loss, parts = loss + 4 * wrong, parts | {"leaves": wrong.item()}
+            guess_degree = self.degree(cells_BCV).unflatten(-1, (self.ratio**2, -1))[there]
+            wrong = F.cross_entropy(guess_degree, by_cell(targets.degree)[there])
+            loss, parts = loss + wrong, parts | {"degree": wrong.item()}
         stroke = by_cell(targets.stroke[..., 0])
         if bool((stroke >= 0).any()):
             asked = stroke >= 0

@@ -22,6 +22,8 @@ _NOUN_OF = {name: i for i, name in enumerate(NOUNS)}
 CHARACTERS = "0123456789."
 UNKNOWN = -100  # a class that the truth does not tell
 _PRICE = re.compile(r"[\d.]+")  # the truth has it without its sign
+MOST_EXITS = 4  # of a maze's cell; more count as many
+_MARK_SHARE = 0.64  # of a corridor's width: about a mark's longer side
 DIRECTIONS = 16  # of a way out of a maze's cell, from the right clockwise: eight tell those of circles badly
 
 
@@ -47,11 +49,13 @@ class Line:
 
 @dataclass(frozen=True)
 class Facts:
-    """Things; of a tangle its lines; of a maze, the middles of its cells, into which of `DIRECTIONS` a way leads out of
-    each (1) or not, the middles between neighbours: x, y, open (1) or not, and its walls, from end to end."""
+    """Things; of a tangle its lines; of a maze, the middles of its cells, how many ways lead out of each, into which of
+    `DIRECTIONS` one does (1) or not, the middles between neighbours: x, y, open (1) or not, and its walls, from end to
+    end."""
 
     things: tuple[Fact, ...] = ()
     middles: tuple[tuple[float, float], ...] = ()
+    degrees: tuple[int, ...] = ()
     exits: tuple[tuple[float, ...], ...] = ()
     passages: tuple[tuple[float, float, float], ...] = ()
     walls: tuple[Box, ...] = ()
@@ -150,15 +154,23 @@ def _of_maze(truth: Mapping[str, Any]) -> Facts:
         for b, (bx, by) in enumerate(centres[:a])
         if (ax - bx) ** 2 + (ay - by) ** 2 <= (1.3 * pitch) ** 2
     }
-    exits = [[0.0] * DIRECTIONS for _ in centres]
+    degrees, exits = [0] * len(centres), [[0.0] * DIRECTIONS for _ in centres]
     for a, b in doors | {(b, a) for a, b in doors}:
         turn = math.atan2(centres[b][1] - centres[a][1], centres[b][0] - centres[a][0]) / math.tau
         exits[a][round(turn * DIRECTIONS) % DIRECTIONS] = 1.0
+        degrees[a] += 1
     passages = []
     for a, b in sorted(near | {(max(door), min(door)) for door in doors}):
         (ax, ay), (bx, by) = centres[a], centres[b]
         passages.append(((ax + bx) / 2, (ay + by) / 2, float(bool(doors & {(a, b), (b, a)}))))
+    marks = zip((truth["start"], truth["goal"]), truth["marks"], strict=True)
+    half = _MARK_SHARE / 2 * (pitch - truth["thickness"])
     return Facts(
-        middles=tuple((x, y) for x, y in centres), exits=tuple(map(tuple, exits)), passages=tuple(passages),
+        tuple(
+            _fact(shape, (x - half, y - half, x + half, y + half), color)
+            for (x, y), shape, color in ((centres[cell], *mark) for cell, mark in marks)
+        ),
+        middles=tuple((x, y) for x, y in centres), degrees=tuple(min(n, MOST_EXITS) for n in degrees),
+        exits=tuple(map(tuple, exits)), passages=tuple(passages),
         walls=tuple((x1, y1, x2, y2) for x1, y1, x2, y2 in truth["walls"]),
     )  # fmt: skip

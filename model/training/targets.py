@@ -30,9 +30,10 @@ class DenseTargets:
     its box, as shares of the grid's extent.
 
     Of mazes: `middle` float [.., 3]: is the middle of a maze's cell here (-1: not asked), and how far from the place's
-    own middle, in places; `exits` float [.., DIRECTIONS]: does a way lead out of it to there (-1: not asked); `passage`
-    float: is what lies here open (1), closed (0), or not asked (-1); `rays` float [.., DIRECTIONS]: how far it is to
-    the next wall in each direction, as a share of `FAR_PATCHES` and at most 1 (-1: not asked).
+    own middle, in places; `degree` int64: how many ways lead out of it (`UNKNOWN`: not asked); `exits` float
+    [.., DIRECTIONS]: does one lead out of it to there (-1: not asked); `passage` float: is what lies here open (1),
+    closed (0), or not asked (-1); `rays` float [.., DIRECTIONS]: how far it is to the next wall in each direction, as a
+    share of `FAR_PATCHES` and at most 1 (-1: not asked).
 
     Of tangles: `stroke` float [.., 3]: does a line run here (-1: not asked), and cosine and sine of twice its angle
     (0, 0: not asked); `leads` float [.., 4]: the middles of the icons at its ends, as boxes are (-1 in all: not asked).
@@ -42,6 +43,7 @@ class DenseTargets:
     classes: Tensor
     boxes: Tensor
     middle: Tensor
+    degree: Tensor
     exits: Tensor
     passage: Tensor
     rays: Tensor
@@ -111,14 +113,15 @@ def targets_of(
                 classes[inside, side] = np.array([*characters, UNKNOWN])[np.searchsorted(ends, share)]
     middle = np.full((count, 3), -1 if not facts.middles else 0, np.float32)
     exits, passage = np.full((count, DIRECTIONS), -1, np.float32), np.full(count, -1, np.float32)
-    for (x, y), ways in zip(facts.middles, facts.exits, strict=True):
+    degree = np.full(count, UNKNOWN, np.int64)
+    for (x, y), number, ways in zip(facts.middles, facts.degrees, facts.exits, strict=True):
         place, *off = grid.at(x, y)
-        middle[place], exits[place] = (1, *off), ways
+        middle[place], degree[place], exits[place] = (1, *off), number, ways
     for x, y, is_open in facts.passages:
         passage[grid.at(x, y)[0]] = is_open
     asked_rays = bool(facts.walls) and not owns_centre
     rays = _rays(facts, grid) if asked_rays else np.full((count, DIRECTIONS), -1, np.float32)
-    targets = (present, classes, boxes, middle, exits, passage, rays, *_lines(facts, grid, owns_centre))
+    targets = (present, classes, boxes, middle, degree, exits, passage, rays, *_lines(facts, grid, owns_centre))
     return DenseTargets(*(torch.from_numpy(array) for array in targets))
 
 

@@ -85,11 +85,12 @@ def test_a_head_that_knows_where_lines_lead_has_no_loss_of_them() -> None:
 def test_a_maze_is_asked_where_its_middles_and_passages_are() -> None:
     right, down = (1.0, *[0.0] * 15), (*[0.0] * 4, 1.0, *[0.0] * 11)
     passages = ((55.0, 25.0, 1.0), (25.0, 55.0, 0.0))
-    maze = Facts(middles=((25.0, 25.0), (85.0, 25.0)), exits=(right, down), passages=passages)
+    maze = Facts(middles=((25.0, 25.0), (85.0, 25.0)), degrees=(1, 2), exits=(right, down), passages=passages)
     targets = targets_of(maze, SCALE, 10, 10, owns_centre=False)
     assert targets.middle[22].tolist() == [1.0, 0.0, 0.0]
     assert targets.exits[22].tolist() == list(right) and targets.exits[28].tolist() == list(down)
     assert int((targets.exits[:, 0] >= 0).sum()) == 2
+    assert targets.degree[22] == 1 and targets.degree[28] == 2 and int((targets.degree != UNKNOWN).sum()) == 2
     assert (targets.passage >= 0).nonzero()[:, 0].tolist() == [25, 52]
     assert [float(targets.passage[place]) for place in (25, 52)] == [1.0, 0.0]
     assert (targets_of(ONE, SCALE, 10, 10, owns_centre=False).middle[:, 0] == -1).all()  # no maze, not asked
@@ -210,7 +211,9 @@ def test_a_cell_is_asked_over_which_of_its_patches_a_line_runs() -> None:
 
 def test_a_cell_is_asked_for_the_ways_out_of_each_middle_on_its_patches() -> None:
     right, down = (1.0, *[0.0] * 15), (*[0.0] * 4, 1.0, *[0.0] * 11)
-    maze = Facts(middles=((1.5, 0.5), (2.5, 1.5)), exits=(right, down))  # on two patches of the upper left cell
+    maze = Facts(
+        middles=((1.5, 0.5), (2.5, 1.5)), degrees=(1, 2), exits=(right, down)
+    )  # on two patches of the upper left cell
     patches = DenseTargets.stack([targets_of(maze, (1 / 9, 1 / 6), 6, 9, owns_centre=False)])
     head = DetailHead(7, 3)
     says = torch.full((6, 9, 17), -30.0)
@@ -220,11 +223,14 @@ def test_a_cell_is_asked_for_the_ways_out_of_each_middle_on_its_patches() -> Non
     with torch.no_grad():
         head.exits.bias.zero_()
         features = torch.eye(7)[None, :6]
+        numbers = torch.zeros(6, 9, 5)
+        numbers[0, 1, 1], numbers[0, 5, 2] = 60.0, 60.0
+        head.degree.weight.copy_(torch.linalg.lstsq(head.norm(features)[0], numbers.flatten(1)).solution.T)
         head.exits.weight.copy_(torch.linalg.lstsq(head.norm(features)[0], says.flatten(1)).solution.T)
         _, right_parts = head(features, patches, 2, 3, torch.tensor([0, 3, 1, 4, 2, 5]))
         _, wrong_parts = head(features, patches, 2, 3, torch.tensor([3, 0, 1, 4, 2, 5]))
-    assert max(right_parts["centre"], right_parts["leaves"]) < 0.01
-    assert wrong_parts["centre"] > 1 and wrong_parts["leaves"] > 1
+    for part in ("centre", "leaves", "degree"):
+        assert right_parts[part] < 0.01 and wrong_parts[part] > 1, part
 
 
 def test_a_cell_without_print_or_passages_is_asked_nothing() -> None:

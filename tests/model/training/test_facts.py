@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -59,6 +60,31 @@ def test_a_maze_has_a_passage_for_each_door_and_none_between_far_cells(seed: int
     assert sum(is_open for _, _, is_open in facts.passages) == len(truth["doors"])
     assert len(facts.passages) > len(truth["doors"])  # some are closed
     assert [list(wall) for wall in facts.walls] == truth["walls"]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_maze_has_its_two_marks_where_its_question_starts_and_ends(seed: int) -> None:
+    case = SUITES["maze"].case(seed, "easy", "train")
+    facts = facts_of(case)
+    for mark, cell, (shape, color) in zip(
+        facts.things, (case.truth["start"], case.truth["goal"]), case.truth["marks"], strict=True
+    ):
+        assert (NOUNS[mark.noun], COLORS[mark.color]) == (shape, color) and f"{color} {shape}" in case.question.lower()
+        x, y = facts.middles[cell]
+        left, top, right, bottom = (round(edge) for edge in mark.box)
+        assert (mark.box[0] + mark.box[2], mark.box[1] + mark.box[3]) == pytest.approx((2 * x, 2 * y))
+        # About as large as what is painted: its colour fills a part of the box and nothing beside it.
+        pixels = np.asarray(case.image, np.int16)
+        painted = np.abs(pixels - pixels[round(y), round(x)]).sum(axis=2) < 60
+        assert painted[top:bottom, left:right].mean() > 0.25
+        assert painted[top - 2 : bottom + 2, [left - 2, right + 1]].mean() < 0.2
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_as_many_ways_lead_out_of_a_cell_as_it_has_doors(seed: int) -> None:
+    case = SUITES["maze"].case(seed, "medium", "train")
+    doors = Counter(cell for door in case.truth["doors"] for cell in door)
+    assert facts_of(case).degrees == tuple(min(doors[cell], 4) for cell in range(len(case.truth["centres"])))
 
 
 @pytest.mark.parametrize("seed", range(6))
