@@ -1,12 +1,13 @@
-"""Make the bundled catalogs: `python catalogs/make_demo.py` writes demo.parquet and skills.parquet next to this file.
+"""Make the bundled catalog: `python catalogs/make_demo.py` writes demo.parquet next to this file.
 
-Scenes come from the test splits of the shapes lesson (demo) and of the suites (skills), so no checkpoint has been
-trained on them or on their layouts.
+Scenes come from the test splits of the shapes lesson and of the suites, so no checkpoint has been trained on them or on
+their layouts.
 """
 
 from __future__ import annotations
 
 import io
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,9 @@ from model.tasks.scenes import draw
 from model.tasks.suites import SUITES
 
 DEMO = Path(__file__).with_name("demo.parquet")
-SKILLS = Path(__file__).with_name("skills.parquet")
 SKILL_LEVEL, IMAGES_A_SKILL = "easy", 5
 
-IMAGES = 24
+SHAPES_IMAGES = 24
 FIRST_SEED = 900_000  # far from the seeds that a checkpoint is scored on
 SIZES = ((168, 168), (252, 252), (336, 336), (320, 240), (240, 320), (400, 300))  # width, height in pixels
 FORMATS = ("PNG", "JPEG", "WEBP")
@@ -47,15 +47,15 @@ SCHEMA = pa.schema(
 )
 
 
-def make_row(index: int) -> dict[str, Any]:
-    """The index-th image row, a function of the index alone."""
+def make_shapes_row(index: int) -> dict[str, Any]:
+    """The index-th row of coloured shapes, a function of the index alone."""
     width, height = SIZES[index % len(SIZES)]
     # Shifted once a round, so that every size meets every format.
     image_format = FORMATS[(index + index // len(SIZES)) % len(FORMATS)]
     rng = shapes.scene_rng(FIRST_SEED + index, "test")
     scene = draw(rng, width=width, height=height, count=THINGS, layouts=shapes.layouts("test"))
     cases = [shapes.pose(scene, rng, (kind,)) for kind in KINDS[index % len(KINDS)]]
-    image_id = f"demo-{index:02d}"
+    image_id = f"shapes-{index}"
     return {
         "image_id": image_id,
         "image": {"bytes": encode(scene.image, image_format), "path": f"{image_id}.{image_format.lower()}"},
@@ -85,11 +85,17 @@ def make_skill_row(suite: str, index: int) -> dict[str, Any]:
     }
 
 
+def make_rows() -> list[dict[str, Any]]:
+    """All rows, so that the first ones show every skill."""
+    skills = [make_skill_row(suite, index) for index in range(IMAGES_A_SKILL) for suite in SUITES]
+    plain = [make_shapes_row(index) for index in range(SHAPES_IMAGES)]
+    return [row for pair in zip_longest(plain, skills) for row in pair if row]
+
+
 def main() -> None:
-    skills = [make_skill_row(suite, index) for suite in SUITES for index in range(IMAGES_A_SKILL)]
-    for path, rows in ((DEMO, [make_row(index) for index in range(IMAGES)]), (SKILLS, skills)):
-        pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), path, compression="zstd")
-        print(f"{path.name}: {len(rows)} images, {path.stat().st_size:,} bytes")
+    rows = make_rows()
+    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), DEMO, compression="zstd")
+    print(f"{DEMO.name}: {len(rows)} images, {DEMO.stat().st_size:,} bytes")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from model.config import Config, RopeScaling
 from model.vision_language_model import VisionLanguageModel
 
 TINY = Config(
-    vocab_size=2048,
+    vocab_size=3456,
     hidden_size=32,
     num_hidden_layers=4,
     num_attention_heads=4,

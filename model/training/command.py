@@ -19,6 +19,7 @@ from . import peers
 from .card import write_figures
 from .charts import write_charts
 from .evaluation import evaluate
+from .heads import inherit_heads, save_heads
 from .inheritance import inherit
 from .lessons import SCHOOL
 from .report import CURVES
@@ -27,12 +28,12 @@ from .stages import STAGES, run
 from .trainer import Trainer
 from .whole import How
 
-BASE = Path(__file__).resolve().parent.parent / "checkpoints" / "school"
+BASE = Path(__file__).resolve().parent.parent / "checkpoints" / "default"
 SCORING_BUDGET_BYTES = 256 << 20
 # Drawn while training: shares of tokens that are right in the thinking and after it; nats and distances of the rest.
 CHARTED = (
-    "right", "answer", "named", "text", "off", "look", "patch_noun", "patch_print", "patch_exits", "patch_leads",
-    "cell_noun", "cell_print", "cell_exits", "cell_leads", "cell_way",
+    "right", "answer", "named", "text", "off", "look", "patch_noun", "patch_print", "patch_degree", "patch_leads",
+    "cell_noun", "cell_print", "cell_degree", "cell_leads", "cell_way",
 )  # fmt: skip
 
 
@@ -111,13 +112,15 @@ def _train(options: argparse.Namespace, how: How) -> None:
     trainer = Trainer(Config.from_file(options.config), options.config, lessons, options.state, options.seed, how)
     if options.begin_with and trainer.images == 0:
         missing = inherit(trainer.student.model, Tokenizer(options.config), options.begin_with)
-        _say(f"{options.begin_with} gave all but {', '.join(missing) or 'nothing'}")
+        heads = "its" if inherit_heads(trainer.student, options.begin_with) else "no"
+        _say(f"{options.begin_with} gave all but {', '.join(missing) or 'nothing'}, and {heads} dense heads")
     if not options.export:
         trainer.run(log=_say)
     if peers.number() != 0:
         return
     checkpoint = options.checkpoint or options.state / "checkpoint"
     weights.save(trainer.student.model, checkpoint)
+    save_heads(trainer.student, checkpoint)
     for name in ("tokenizer.json", SIDE_FILE):
         if (options.config / name).is_file():
             shutil.copy(options.config / name, checkpoint)

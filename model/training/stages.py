@@ -30,6 +30,7 @@ from ..vision_language_model import VisionLanguageModel
 from .batches import batches
 from .distillation import Expert, distil
 from .grpo import Reinforcement, reinforce
+from .heads import inherit_heads, save_heads
 from .lessons import Lesson
 from .rejection import Collection, collect, draw_of
 from .report import validation_scores, write_report
@@ -118,8 +119,10 @@ def _supervise(school: School, stage: str, lessons: Sequence[Lesson], start: Pat
     )  # fmt: skip
     if begins and start is not None:
         trainer.student.model.load_state_dict(weights.load(start).state_dict())
+        inherit_heads(trainer.student, start)
     trainer.run(school.log)
     school.finish(stage, trainer.student.model, trainer.history)
+    save_heads(trainer.student, school.checkpoint(stage))
 
 
 def _base(school: School, stage: str) -> None:

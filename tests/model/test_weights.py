@@ -113,8 +113,8 @@ def test_logits_are_those_of_the_expanded_prompt_in_the_given_type(released: Pat
         model.logits([0, placeholder], [])
     with pytest.raises(ValueError, match="0 image placeholders for 1 images"):
         model.logits([0, 1], [image])
-    with pytest.raises(ValueError, match="2048 is outside the vocabulary of 2048"):
-        model.logits([0, 2048], [])
+    with pytest.raises(ValueError, match="3456 is outside the vocabulary of 3456"):
+        model.logits([0, 3456], [])
     with pytest.raises(ValueError, match="no tokens"):
         model.logits([], [])
     (released / "tokenizer.json").unlink()
@@ -161,7 +161,7 @@ WRONG: dict[str, tuple[Change, str]] = {
     ),
     "cast scale": (put("layers.1.attn.wkv.scale", torch.ones(1, 1)), r"wkv\.scale is stored as F32, wanted F8_E8M0"),
     "wrong type": (put("norm.weight", torch.ones(32).long()), r"norm\.weight is stored as I64 .* can't become"),
-    "float table": (put("layers.0.ffn.gate.tid2eid", torch.ones(2048, 2)), r"tid2eid is stored as F32"),
+    "float table": (put("layers.0.ffn.gate.tid2eid", torch.ones(3456, 2)), r"tid2eid is stored as F32"),
 }
 
 

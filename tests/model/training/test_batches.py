@@ -16,7 +16,7 @@ from model.training.examples import IGNORE, Example, encode, material
 from model.training.lessons import Lesson
 from tests.conftest import DEFAULT_CHECKPOINT
 
-CONFIG = replace(Config.from_file(DEFAULT_CHECKPOINT), vision_max_n_token=88)
+CONFIG = Config.from_file(DEFAULT_CHECKPOINT)
 TOKENIZER = Tokenizer(DEFAULT_CHECKPOINT)
 LESSON = Lesson("trial", 4, {"shapes": 1.0, "spatial/easy": 1.0}, batch_tokens=1500, longest=150)
 

@@ -14,8 +14,11 @@ from PIL import Image
 
 from model import weights
 from model.config import Config
+from model.prompt import Tokenizer
 from model.training import command
+from model.training.heads import inherit_heads
 from model.training.lessons import SCHOOL, Lesson
+from model.training.supervised import Student
 from model.training.trainer import Trainer
 from tests.conftest import DEFAULT_CHECKPOINT
 from tests.model.training.test_supervised import CONFIG
@@ -64,13 +67,26 @@ def test_a_new_training_begins_with_another_checkpoint_and_a_resumed_one_does_no
     weights.save(tiny_model(CONFIG), parent, torch.float32)
     shutil.copy(DEFAULT_CHECKPOINT / "tokenizer.json", parent)
     run(base, "--begin-with", str(parent), "--export", "--checkpoint", str(base.parent / "first"))
-    assert "gave all but nothing" in capsys.readouterr().out
+    assert "gave all but nothing, and no dense heads" in capsys.readouterr().out
     theirs, ours = (weights.load(folder).state_dict() for folder in (parent, base.parent / "first"))
     assert all(torch.allclose(tensor, theirs[name], atol=2e-2, rtol=1e-2) for name, tensor in ours.items())
     run(base, "--begin-with", str(parent), "--checkpoint", str(base.parent / "second"))
     capsys.readouterr()
     run(base, "--begin-with", str(parent), "--export", "--checkpoint", str(base.parent / "third"))
     assert "gave" not in capsys.readouterr().out
+
+
+def test_what_goes_on_from_an_exported_checkpoint_begins_with_its_dense_heads(
+    base: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(base, "--checkpoint", str(base.parent / "first"))
+    first = Trainer(CONFIG, base, ONE_LESSON, base.parent / "state").student
+    run(base, "--state", str(base.parent / "other"), "--export", "--begin-with", str(base.parent / "first"))
+    assert "and its dense heads" in capsys.readouterr().out
+    student = Student(CONFIG, Tokenizer(base), 7)
+    assert inherit_heads(student, base.parent / "other" / "checkpoint")
+    for name, tensor in student.patch_head.state_dict().items():
+        assert torch.allclose(tensor, first.patch_head.state_dict()[name], atol=1e-2)
 
 
 def test_the_school_takes_every_suite_and_its_shares_are_of_known_sources() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,9 +17,8 @@ from model.training.examples import IGNORE, NOWHERE, SHAPES_LESSON, encode, mate
 from model.training.facts import UNKNOWN
 from tests.conftest import DEFAULT_CHECKPOINT
 
-CONFIG = replace(Config.from_file(DEFAULT_CHECKPOINT), vision_max_n_token=88)
+CONFIG = Config.from_file(DEFAULT_CHECKPOINT)
 TOKENIZER = Tokenizer(DEFAULT_CHECKPOINT)
-SCHOOL_CHECKPOINT = DEFAULT_CHECKPOINT.parent / "school"
 SOURCES = (
     SHAPES_LESSON, "counting/easy", "counting/hard", "spatial/medium", "reading/easy", "maze/easy", "path_tracing/easy"
 )  # fmt: skip
@@ -75,7 +73,7 @@ def test_each_step_of_a_way_is_told_where_the_one_before_has_come_to(source: str
 
 
 def test_a_price_is_read_where_its_characters_are_printed() -> None:
-    config, tokenizer = Config.from_file(SCHOOL_CHECKPOINT), Tokenizer(SCHOOL_CHECKPOINT)
+    config, tokenizer = Config.from_file(DEFAULT_CHECKPOINT), Tokenizer(DEFAULT_CHECKPOINT)
     seen = 0
     for seed in range(12):
         made = material("reading/easy", seed)

@@ -89,13 +89,13 @@ def test_a_resumed_reinforcement_equals_one_that_never_stopped(tmp_path: Path, m
     monkeypatch.setattr(grpo, "for_reinforcement", list)
     folder = checkpoint(tmp_path / "model")
     lines: list[str] = []
-    through = reinforce(folder, DEFAULT_CHECKPOINT, tmp_path / "a", SIZES, How(), CPU, 1, lines.append)
+    through = reinforce(folder, DEFAULT_CHECKPOINT, tmp_path / "a", SIZES, How(), CPU, 3, lines.append)
 
     def stop_at_second(line: str) -> None:
         if "round 2/" in line:
             raise KeyboardInterrupt
 
-    arguments = folder, DEFAULT_CHECKPOINT, tmp_path / "b", SIZES, How(), CPU, 1
+    arguments = folder, DEFAULT_CHECKPOINT, tmp_path / "b", SIZES, How(), CPU, 3
     with pytest.raises(KeyboardInterrupt):
         reinforce(*arguments, stop_at_second)
     resumed = reinforce(*arguments, lines.append)

@@ -10,7 +10,7 @@ from model.tasks import shapes
 from model.tasks.scenes import COLORS, SHAPES, SIZES, draw
 from model.training import tokenizer as subject
 
-SHIPPED = Path(subject.__file__).parents[1] / "checkpoints" / "school" / "tokenizer.json"
+SHIPPED = Path(subject.__file__).parents[1] / "checkpoints" / "default" / "tokenizer.json"
 
 
 @pytest.fixture(scope="module")
