@@ -15,6 +15,8 @@ from model import weights
 from model.tasks.suite import Case
 from model.training.distillation import Expert, divergences
 from model.training.grpo import Reinforcement
+from model.training.heads import inherit_heads, save_heads
+from model.training.lessons import Lesson
 from model.training.policy import Policy
 from model.training.rejection import collected
 from model.training.report import CURVES, REPORT, TABLE
@@ -67,6 +69,19 @@ def test_a_stage_that_was_cut_off_while_it_wrote_is_not_finished(tmp_path: Path)
         school.run("box_sft")
     school.finish("base", Student(CONFIG, TOKENIZER, 0).model, [])
     assert school.checkpoint("base").is_dir() and not rest.exists()
+
+
+def test_a_supervised_stage_begins_with_the_dense_heads_of_its_base_and_leaves_its_own(tmp_path: Path) -> None:
+    lesson = Lesson("still", 1, {"shapes": 1.0}, batch_tokens=600, peak_lr=0.0, final_lr=0.0)
+    sizes = replace(BRIEF, box_sft=(lesson,))
+    school = School(config_folder(tmp_path / "config"), tmp_path / "state", sizes, How(), CPU)
+    parent = Student(CONFIG, TOKENIZER, 5)
+    school.finish("base", parent.model, [])
+    save_heads(parent, school.checkpoint("base"))
+    school.run("box_sft")
+    child = Student(CONFIG, TOKENIZER, 6)
+    assert inherit_heads(child, school.checkpoint("box_sft"))
+    assert torch.equal(child.cell_head.kinds.weight, parent.cell_head.kinds.weight.bfloat16().float())
 
 
 @pytest.mark.parametrize("sizes", [DEBUG, FULL])
