@@ -48,14 +48,14 @@ _EASY = {
     "spatial/medium": 0.4, "reading/easy/price": 2.6, "reading/easy": 1.0, "maze/easy": 2.8, "path_tracing/easy": 2.2,
 }  # fmt: skip
 _ALL = {
-    "shapes": 1.5, "counting/easy": 2.0, "counting/medium": 2.0, "spatial/easy": 1.0, "spatial/medium": 1.5,
-    "spatial/hard": 0.5, "reading/easy": 1.0, "reading/medium": 1.5, "reading/hard": 0.5, "maze/easy": 1.5,
-    "maze/medium": 1.5, "path_tracing/easy": 1.0, "path_tracing/medium": 1.5, "path_tracing/hard": 0.5,
+    "shapes": 3.0, "counting/easy": 2.0, "counting/medium": 2.2, "spatial/easy": 0.8, "spatial/easy/true_false": 0.6,
+    "spatial/medium": 0.6, "reading/easy/price": 3.0, "reading/easy": 0.8, "maze/easy": 2.6, "maze/medium": 1.6,
+    "path_tracing/easy": 1.4, "path_tracing/medium": 1.4, "path_tracing/hard": 0.6,
 }  # fmt: skip
 
 # The school: the tower learns to see on dense targets; then everything, the easy first. A step is about 18 examples.
 SCHOOL = (
     Lesson("see", 4000, _SEEN, answers=False, peak_lr=1.5e-3, final_lr=4e-4),
     Lesson("easy", 8000, _EASY, guidance=2.0, see_every=6, sparse=False, spread=(3.0, 2.0)),
-    Lesson("all", 24_000, _ALL, see_every=4, final_lr=1e-5, spread=(2.0, 0.6)),
+    Lesson("all", 24_000, _ALL, longest=352, see_every=2, final_lr=1e-5, spread=(2.0, 0.6)),
 )
