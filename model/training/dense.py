@@ -169,7 +169,7 @@ class DetailHead(nn.Module):
             loss, parts = loss + 4 * wrong, parts | {"leaves": wrong.item()}
             guess_degree = self.degree(cells_BCV).unflatten(-1, (self.ratio**2, -1))[there]
             wrong = F.cross_entropy(guess_degree, by_cell(targets.degree)[there])
-            loss, parts = loss + wrong, parts | {"degree": wrong.item()}
+            loss, parts = loss + wrong, parts | {"ways": wrong.item()}
         stroke = by_cell(targets.stroke[..., 0])
         if bool((stroke >= 0).any()):
             asked = stroke >= 0

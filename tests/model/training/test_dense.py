@@ -211,9 +211,8 @@ def test_a_cell_is_asked_over_which_of_its_patches_a_line_runs() -> None:
 
 def test_a_cell_is_asked_for_the_ways_out_of_each_middle_on_its_patches() -> None:
     right, down = (1.0, *[0.0] * 15), (*[0.0] * 4, 1.0, *[0.0] * 11)
-    maze = Facts(
-        middles=((1.5, 0.5), (2.5, 1.5)), degrees=(1, 2), exits=(right, down)
-    )  # on two patches of the upper left cell
+    # Two middles, on two patches of the upper left cell.
+    maze = Facts(middles=((1.5, 0.5), (2.5, 1.5)), degrees=(1, 2), exits=(right, down))
     patches = DenseTargets.stack([targets_of(maze, (1 / 9, 1 / 6), 6, 9, owns_centre=False)])
     head = DetailHead(7, 3)
     says = torch.full((6, 9, 17), -30.0)
@@ -229,7 +228,7 @@ def test_a_cell_is_asked_for_the_ways_out_of_each_middle_on_its_patches() -> Non
         head.exits.weight.copy_(torch.linalg.lstsq(head.norm(features)[0], says.flatten(1)).solution.T)
         _, right_parts = head(features, patches, 2, 3, torch.tensor([0, 3, 1, 4, 2, 5]))
         _, wrong_parts = head(features, patches, 2, 3, torch.tensor([3, 0, 1, 4, 2, 5]))
-    for part in ("centre", "leaves", "degree"):
+    for part in ("centre", "leaves", "ways"):
         assert right_parts[part] < 0.01 and wrong_parts[part] > 1, part
 
 
