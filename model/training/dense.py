@@ -120,8 +120,8 @@ class DenseHead(nn.Module):
 
 
 class DetailHead(nn.Module):
-    """Reads off a cell what each of its `ratio` x `ratio` patches shows: two characters of a price, a maze's passage,
-    the middle of a maze's cell and the ways out of that one, a line.
+    """Reads off a cell what each of its `ratio` x `ratio` patches shows: a thing's name, colour and box, two characters
+    of a price, a maze's passage, the middle of a maze's cell and the ways out of that one, a line.
 
     A cell's own targets are too coarse for these; the language model can only read out what its tokens still say.
     """
@@ -131,6 +131,7 @@ class DetailHead(nn.Module):
         self.ratio = ratio
         self.norm = nn.LayerNorm(width)
         self.out = nn.Linear(width, ratio * ratio * (2 * len(CHARACTERS) + 1))
+        self.things = nn.Linear(width, ratio * ratio * (sum(CLASSES[:2]) + 4))
         self.strokes = nn.Linear(width, ratio * ratio)
         self.exits = nn.Linear(width, ratio * ratio * (1 + DIRECTIONS))
         self.degree = nn.Linear(width, ratio * ratio * (1 + MOST_EXITS))
@@ -148,6 +149,18 @@ class DetailHead(nn.Module):
         cells_BCV = self.norm(cells_BCV)
         guess = self.out(cells_BCV).unflatten(-1, (self.ratio**2, -1))
         loss, parts = guess.new_zeros(()), dict[str, float]()
+        if bool((there := by_cell(targets.present) > 0).any()):
+            # Several things share a cell where they are small; of their boxes it is asked for each one's own.
+            thing = self.things(cells_BCV).unflatten(-1, (self.ratio**2, -1))[there]
+            noun, color, box = thing.split([*CLASSES[:2], 4], dim=-1)
+            for kind, (name, guessed) in enumerate({"thing": noun, "thing_color": color}.items()):
+                wanted = by_cell(targets.classes[..., kind])[there]
+                if bool((known := wanted != UNKNOWN).any()):
+                    wrong = F.cross_entropy(guessed[known], wanted[known])
+                    loss, parts = loss + wrong, parts | {name: wrong.item()}
+            boxes = torch.stack([by_cell(targets.boxes[..., edge]) for edge in range(4)], dim=-1)[there]
+            wrong = (box - boxes).abs().mean()
+            loss, parts = loss + 8 * wrong, parts | {"thing_box": wrong.item()}
         characters = torch.stack([by_cell(targets.classes[..., side]) for side in (3, 4)], dim=-1)  # [B, C, r * r, 2]
         passage = by_cell(targets.passage)
         if bool((known := characters != UNKNOWN).any()):

@@ -232,7 +232,27 @@ def test_a_cell_is_asked_for_the_ways_out_of_each_middle_on_its_patches() -> Non
         assert right_parts[part] < 0.01 and wrong_parts[part] > 1, part
 
 
-def test_a_cell_without_print_or_passages_is_asked_nothing() -> None:
-    patches = DenseTargets.stack([targets_of(ONE, SCALE, 6, 9, owns_centre=False)])
+def test_a_cell_is_asked_for_the_name_colour_and_box_of_each_thing_on_its_patches() -> None:
+    # Two small things on the upper left cell, whose own answer could name one of them.
+    things = (Fact((1.0, 1.0, 9.0, 9.0), 5, 2), Fact((11.0, 11.0, 19.0, 19.0), 7, 3))
+    patches = DenseTargets.stack([targets_of(Facts(things), (1 / 90, 1 / 60), 6, 9, owns_centre=False)])
+    head = DetailHead(7, 3)
+    nouns, colors = CLASSES[:2]
+    says = torch.zeros(6, 9, nouns + colors + 4)
+    for patch, noun, color, box in ((0, 5, 2, (1, 1, 9, 9)), (4, 7, 3, (11, 11, 19, 19))):
+        says[0, patch, noun] = says[0, patch, nouns + color] = 60.0
+        says[0, patch, -4:] = torch.tensor(box) / torch.tensor([90, 60, 90, 60])
+    with torch.no_grad():
+        head.things.bias.zero_()
+        features = torch.eye(7)[None, :6]
+        head.things.weight.copy_(torch.linalg.lstsq(head.norm(features)[0], says.flatten(1)).solution.T)
+        _, right = head(features, patches, 2, 3, torch.tensor([0, 3, 1, 4, 2, 5]))
+        _, wrong = head(features, patches, 2, 3, torch.tensor([3, 0, 1, 4, 2, 5]))
+    for part in ("thing", "thing_color", "thing_box"):
+        assert right[part] < 0.01 and wrong[part] > 10 * right[part] + 0.05, part
+
+
+def test_a_cell_of_which_nothing_is_known_is_asked_nothing() -> None:
+    patches = DenseTargets.stack([targets_of(None, SCALE, 6, 9, owns_centre=False)])
     loss, parts = DetailHead(8, 3)(torch.randn(1, 6, 8), patches, 2, 3, torch.arange(6))
     assert float(loss) == 0.0 and parts == {}
