@@ -72,8 +72,11 @@ class DenseHead(nn.Module):
                 _CLASS_WEIGHTS.items(), kinds, targets.classes[there].T, strict=True
             ):
                 if bool((known := wanted != UNKNOWN).any()):
-                    add(name, weight, F.cross_entropy(guess[known], wanted[known]))
-            add("box", 8, (box - (targets.boxes - shift) * unit).abs()[there].mean(), unit)
+                    # Print differs from patch to patch; of the rest a small thing is worth as much as a large one.
+                    share = None if name.startswith("print") else targets.share[there][known]
+                    add(name, weight, _mean(F.cross_entropy(guess[known], wanted[known], reduction="none"), share))
+            off = (box - (targets.boxes - shift) * unit).abs()[there].mean(-1)
+            add("box", 8, _mean(off, targets.share[there]), unit)
         self._ask_of_mazes(features_BNV, middle, passage[..., 0], targets, add)
         self._ask_of_lines(features_BNV, (targets.leads - shift) * unit, unit, targets, add)
         if self.place is not None:
@@ -153,13 +156,14 @@ class DetailHead(nn.Module):
             # Several things share a cell where they are small; of their boxes it is asked for each one's own.
             thing = self.things(cells_BCV).unflatten(-1, (self.ratio**2, -1))[there]
             noun, color, box = thing.split([*CLASSES[:2], 4], dim=-1)
+            share = by_cell(targets.share)[there]
             for kind, (name, guessed) in enumerate({"thing": noun, "thing_color": color}.items()):
                 wanted = by_cell(targets.classes[..., kind])[there]
                 if bool((known := wanted != UNKNOWN).any()):
-                    wrong = F.cross_entropy(guessed[known], wanted[known])
+                    wrong = _mean(F.cross_entropy(guessed[known], wanted[known], reduction="none"), share[known])
                     loss, parts = loss + wrong, parts | {name: wrong.item()}
             boxes = torch.stack([by_cell(targets.boxes[..., edge]) for edge in range(4)], dim=-1)[there]
-            wrong = (box - boxes).abs().mean()
+            wrong = _mean((box - boxes).abs().mean(-1), share)
             loss, parts = loss + 8 * wrong, parts | {"thing_box": wrong.item()}
         characters = torch.stack([by_cell(targets.classes[..., side]) for side in (3, 4)], dim=-1)  # [B, C, r * r, 2]
         passage = by_cell(targets.passage)
@@ -189,3 +193,8 @@ class DetailHead(nn.Module):
             wrong = F.binary_cross_entropy_with_logits(self.strokes(cells_BCV)[asked], stroke[asked])
             loss, parts = loss + 2 * wrong, parts | {"stroke": wrong.item()}
         return loss, parts
+
+
+def _mean(wrong: Tensor, share: Tensor | None) -> Tensor:
+    """The mean over places, or over things where `share` says what each place is of its own."""
+    return wrong.mean() if share is None else (wrong * share).sum() / share.sum()

@@ -23,6 +23,7 @@ from ..tasks.suite import Case, Suite, to_frame
 from ..tasks.suites import suite_of
 from .facts import UNKNOWN, Facts, facts_of, of_things
 from .strangers import with_stranger
+from .tags import recoloured
 from .targets import DenseTargets, targets_of
 
 IGNORE = -100  # label of a token that is not learnt
@@ -81,7 +82,8 @@ def material(source: str, seed: int) -> Material:
     level, _, kind = rest.partition("/")
     case, question, response, stranger = with_stranger(lambda: _of_kind(suite_of(name), level, kind, seed), seed)
     facts = facts_of(case)
-    return Material(case.image, question, response, facts.with_strangers([stranger]) if stranger else facts)
+    image = recoloured(case.image, facts, seed)
+    return Material(image, question, response, facts.with_strangers([stranger]) if stranger else facts)
 
 
 def _of_kind(suite: Suite, level: str, kind: str, seed: int) -> Case:

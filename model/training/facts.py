@@ -19,6 +19,7 @@ TAG, STRANGER = "tag", "stranger"  # a stranger is a thing in disguise
 _BADGES = tuple(name for family in ("letters", "numbers") for name in FAMILIES[family].names)
 NOUNS: tuple[str, ...] = tuple(dict.fromkeys((*SHAPES, *pictograms.KINDS, *products.KINDS, *_BADGES, TAG, STRANGER)))
 _NOUN_OF = {name: i for i, name in enumerate(NOUNS)}
+TAG_NOUN = _NOUN_OF[TAG]
 CHARACTERS = "0123456789."
 UNKNOWN = -100  # a class that the truth does not tell
 _PRICE = re.compile(r"[\d.]+")  # the truth has it without its sign
@@ -129,7 +130,7 @@ def _of_product(product: Mapping[str, Any], font: str, cap_px: float, sign: str)
     x1, y1, x2, y2 = product["tag"]
     text = product["text"]
     printed = _printed(sign.format(text), x2 - x1, font, cap_px) if _PRICE.fullmatch(text) else ()
-    return _of_name(product["name"], product["box"]), Fact((x1, y1, x2, y2), _NOUN_OF[TAG], print=printed)
+    return _of_name(product["name"], product["box"]), Fact((x1, y1, x2, y2), TAG_NOUN, print=printed)
 
 
 def _printed(price: str, width: float, font: str, cap_px: float) -> tuple[tuple[float, int], ...]:

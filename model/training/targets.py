@@ -27,7 +27,7 @@ class DenseTargets:
 
     `present` float: is a thing here (-1: not asked); `classes` int64 [.., 5]: noun, colour, size, and the characters of
     a price that are printed here, at a quarter of the width and at three (`UNKNOWN`: not asked); `boxes` float [.., 4]:
-    its box, as shares of the grid's extent.
+    its box, as shares of the grid's extent; `share` float: one over the number of places that it fills (0: no thing).
 
     Of mazes: `middle` float [.., 3]: is the middle of a maze's cell here (-1: not asked), and how far from the place's
     own middle, in places; `degree` int64: how many ways lead out of it (`UNKNOWN`: not asked); `exits` float
@@ -42,6 +42,7 @@ class DenseTargets:
     present: Tensor
     classes: Tensor
     boxes: Tensor
+    share: Tensor
     middle: Tensor
     degree: Tensor
     exits: Tensor
@@ -101,16 +102,17 @@ def targets_of(
     present = np.full(count, -1 if facts is None else 0, np.float32)
     facts = facts or Facts()
     classes, boxes = np.full((count, len(CLASSES)), UNKNOWN, np.int64), np.zeros((count, 4), np.float32)
+    share = np.zeros(count, np.float32)
     for fact in facts.things:
         inside = grid.inside(fact.box, owns_centre)
-        present[inside], boxes[inside] = 1, grid.shares(fact.box)
+        present[inside], boxes[inside], share[inside] = 1, grid.shares(fact.box), 1 / max(len(inside), 1)
         classes[inside, :3] = (fact.noun, fact.color, fact.size)
         if fact.print and not owns_centre:
             ends, characters = zip(*fact.print, strict=True)
             left, _, right, _ = grid.shares(fact.box)
             for side, beside in ((3, -0.25), (4, 0.25)):  # two, since small print has two characters on a patch
-                share = (grid.centre_x[inside] + beside / columns - left) / (right - left)
-                classes[inside, side] = np.array([*characters, UNKNOWN])[np.searchsorted(ends, share)]
+                along = (grid.centre_x[inside] + beside / columns - left) / (right - left)
+                classes[inside, side] = np.array([*characters, UNKNOWN])[np.searchsorted(ends, along)]
     middle = np.full((count, 3), -1 if not facts.middles else 0, np.float32)
     exits, passage = np.full((count, DIRECTIONS), -1, np.float32), np.full(count, -1, np.float32)
     degree = np.full(count, UNKNOWN, np.int64)
@@ -121,7 +123,9 @@ def targets_of(
         passage[grid.at(x, y)[0]] = is_open
     asked_rays = bool(facts.walls) and not owns_centre
     rays = _rays(facts, grid) if asked_rays else np.full((count, DIRECTIONS), -1, np.float32)
-    targets = (present, classes, boxes, middle, degree, exits, passage, rays, *_lines(facts, grid, owns_centre))
+    targets = (
+        present, classes, boxes, share, middle, degree, exits, passage, rays, *_lines(facts, grid, owns_centre)
+    )  # fmt: skip
     return DenseTargets(*(torch.from_numpy(array) for array in targets))
 
 

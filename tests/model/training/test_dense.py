@@ -252,6 +252,19 @@ def test_a_cell_is_asked_for_the_name_colour_and_box_of_each_thing_on_its_patche
         assert right[part] < 0.01 and wrong[part] > 10 * right[part] + 0.05, part
 
 
+def test_a_small_thing_is_worth_as_much_as_a_large_one() -> None:
+    # One of 4 patches and one of 16; the head knows the small one's name only.
+    things = Facts((Fact((0.0, 0.0, 20.0, 20.0), 5, 2), Fact((40.0, 40.0, 80.0, 80.0), 7, 2)))
+    patches = DenseTargets.stack([targets_of(things, SCALE, 10, 10, owns_centre=False)])
+    head = DenseHead(4, relative=True)
+    with torch.no_grad():
+        head.kinds.weight.zero_()
+        head.kinds.bias.zero_()
+        head.kinds.bias[5] = 10.0
+        _, parts = head(torch.randn(1, 100, 4), patches, 10, 10)
+    assert int((patches.share > 0).sum()) == 20 and parts["noun"] == pytest.approx(5.0, abs=0.1)
+
+
 def test_a_cell_of_which_nothing_is_known_is_asked_nothing() -> None:
     patches = DenseTargets.stack([targets_of(None, SCALE, 6, 9, owns_centre=False)])
     loss, parts = DetailHead(8, 3)(torch.randn(1, 6, 8), patches, 2, 3, torch.arange(6))
