@@ -22,6 +22,7 @@ from ..tasks.scenes import draw
 from ..tasks.suite import Case, Suite, to_frame
 from ..tasks.suites import suite_of
 from .facts import UNKNOWN, Facts, facts_of, of_things
+from .repainting import repainted
 from .strangers import with_stranger
 from .tags import recoloured
 from .targets import DenseTargets, targets_of
@@ -82,7 +83,7 @@ def material(source: str, seed: int) -> Material:
     level, _, kind = rest.partition("/")
     case, question, response, stranger = with_stranger(lambda: _of_kind(suite_of(name), level, kind, seed), seed)
     facts = facts_of(case)
-    image = recoloured(case.image, facts, seed)
+    image = repainted(recoloured(case.image, facts, seed), facts, name, seed)
     return Material(image, question, response, facts.with_strangers([stranger]) if stranger else facts)
 
 
