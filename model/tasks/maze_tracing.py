@@ -1,11 +1,12 @@
 """How the reference explores a maze: depth first, the branch nearest to the goal first, back from every dead end.
 
-Each move is a list of points, a word says what stopped it, and the next move starts where the last one ended, or, after
-a dead end, at the last fork that has a branch left:
+Each move is a list of points, a word says what stopped it and a number how many ways have been seen and not taken, and
+the next move starts where the last one ended, or, after a dead end, at the last fork that has a branch left:
 
-    <｜point｜>[[start],…,[fork]]<｜/point｜>fork<｜point｜>[…]<｜/point｜>dead end<｜point｜>[[fork],…]<｜/point｜>goal
+    <｜point｜>[[start],…,[fork]]<｜/point｜>fork 2<｜point｜>[…]<｜/point｜>dead end 1<｜point｜>[[fork],…]<｜/point｜>goal
 
 A move names the centres of the cells where it starts, turns and ends. When nothing is left the last word is "closed".
+The number makes that a matter of reading: without it, whether a way is left has to be gathered from all forks at once.
 """
 
 from __future__ import annotations
@@ -25,10 +26,12 @@ _STRAIGHT = 1e-6  # of a unit: what rounding leaves of a turn that is none
 
 @dataclass(frozen=True)
 class Move:
-    """The cells of one move, the first of them known already but for the very first move, and what ended it."""
+    """The cells of one move, the first of them known already but for the very first move, what ended it, and how many
+    cells have been seen through a door by then and not entered."""
 
     cells: tuple[int, ...]
     end: str
+    left: int
 
 
 def explore(maze: Maze) -> list[Move]:
@@ -51,14 +54,15 @@ def explore(maze: Maze) -> list[Move]:
             seen.add(ahead[0])
             cells.append(ahead[0])
             continue
-        moves.append(Move(tuple(cells), GOAL if here == maze.goal else FORK if ahead else DEAD_END))
+        forks += [here] if ahead else []
+        left = len({cell for fork in forks for cell in new(fork)})
+        moves.append(Move(tuple(cells), GOAL if here == maze.goal else FORK if ahead else DEAD_END, left))
         if here == maze.goal:
             return moves
-        forks += [here] if ahead else []
         while forks and not new(forks[-1]):
             forks.pop()
         if not forks:
-            return [*moves, Move((), CLOSED)]
+            return [*moves, Move((), CLOSED, 0)]
         branch = new(forks[-1])[0]
         seen.add(branch)
         cells = [forks[-1], branch]
@@ -71,7 +75,7 @@ def thinking(maze: Maze, write: Callable[[Sequence[int]], str]) -> str:
     for move in explore(maze):
         cells = corners(maze.grid, move.cells)
         text += write(cells[1:] if cells[0] == known else cells) if cells else " "
-        text += move.end
+        text += move.end if move.end in (GOAL, CLOSED) else f"{move.end} {move.left}"
         known = move.cells[-1] if move.end == FORK else None
     return text
 

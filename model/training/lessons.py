@@ -38,9 +38,9 @@ class Lesson:
 
 # Nouns, print and the cells of mazes, before anything is said: print and icons are small, so they get the larger share.
 _SEEN = {
-    "shapes": 0.5, "counting/easy": 2.0, "counting/medium": 1.5, "spatial/easy": 2.0, "spatial/medium": 2.0,
-    "reading/easy": 3.0, "reading/medium": 1.0, "maze/easy": 1.0, "maze/medium": 0.5, "path_tracing/easy": 3.0,
-    "path_tracing/medium": 1.0,
+    "shapes": 0.4, "counting/easy": 1.0, "counting/medium": 2.0, "spatial/easy": 0.8, "spatial/medium": 0.8,
+    "reading/easy/price": 4.0, "reading/easy": 0.8, "maze/easy": 1.6, "maze/medium": 2.4, "path_tracing/easy": 4.0,
+    "path_tracing/medium": 3.0, "path_tracing/hard": 3.0,
 }  # fmt: skip
 # Prices and true or false get more than their quarter: they are what a shelf and a scene are mostly asked for.
 _EASY = {
@@ -48,14 +48,14 @@ _EASY = {
     "spatial/medium": 0.4, "reading/easy/price": 2.6, "reading/easy": 1.0, "maze/easy": 2.8, "path_tracing/easy": 2.2,
 }  # fmt: skip
 _ALL = {
-    "shapes": 3.0, "counting/easy": 2.0, "counting/medium": 2.2, "spatial/easy": 0.8, "spatial/easy/true_false": 0.6,
-    "spatial/medium": 0.6, "reading/easy/price": 3.0, "reading/easy": 0.8, "maze/easy": 2.6, "maze/medium": 1.6,
-    "path_tracing/easy": 1.4, "path_tracing/medium": 1.4, "path_tracing/hard": 0.6,
+    "shapes": 2.0, "counting/easy": 1.2, "counting/medium": 3.0, "spatial/easy": 0.7, "spatial/easy/true_false": 0.7,
+    "spatial/medium": 0.6, "reading/easy/price": 2.4, "reading/easy": 0.6, "maze/easy": 3.2, "maze/medium": 3.4,
+    "path_tracing/easy": 1.4, "path_tracing/medium": 1.8, "path_tracing/hard": 1.4,
 }  # fmt: skip
 
 # The school: the tower learns to see on dense targets; then everything, the easy first. A step is about 18 examples.
 SCHOOL = (
     Lesson("see", 4000, _SEEN, answers=False, peak_lr=1.5e-3, final_lr=4e-4),
     Lesson("easy", 8000, _EASY, guidance=2.0, see_every=6, sparse=False, spread=(3.0, 2.0)),
-    Lesson("all", 24_000, _ALL, longest=352, see_every=2, final_lr=1e-5, spread=(2.0, 0.6)),
+    Lesson("all", 24_000, _ALL, longest=440, see_every=2, final_lr=1e-5, spread=(2.0, 0.6)),
 )

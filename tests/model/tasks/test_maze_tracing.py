@@ -48,6 +48,20 @@ def test_the_exploration_steps_through_doors_only_and_starts_anew_only_at_forks(
 
 @settings(deadline=None, max_examples=150)
 @given(maze=mazes())
+def test_each_move_says_how_many_ways_were_seen_and_not_taken(maze: Maze) -> None:
+    seen: set[int] = set()
+    for move in explore(maze):
+        seen.update(move.cells)
+        doors = {maze.grid.pairs[door] for door in maze.doors}
+        beside = {b for pair in doors for a, b in (pair, pair[::-1]) if a in seen} - seen
+        if move.end in (FORK, DEAD_END):
+            assert move.left == len(beside), move
+        if move.end == CLOSED:
+            assert move.left == 0 and not beside
+
+
+@settings(deadline=None, max_examples=150)
+@given(maze=mazes())
 def test_the_exploration_ends_at_the_goal_or_has_seen_everything(maze: Maze) -> None:
     moves = explore(maze)
     assert [move.end in (GOAL, CLOSED) for move in moves] == [False] * (len(moves) - 1) + [True]
@@ -64,18 +78,18 @@ def test_the_branch_nearer_to_the_goal_goes_first_and_a_dead_end_leads_back() ->
     # 4-5-6 7
     doors = [(0, 1), (0, 4), (1, 2), (2, 3), (3, 7), (4, 5), (5, 6)]
     maze = corridor(doors, 4, 7, (4, 0, 1, 2, 3, 7))
-    assert thinking(maze, names) == "[4]fork[6]dead end[4,0,3,7]goal"
+    assert thinking(maze, names) == "[4]fork 2[6]dead end 1[4,0,3,7]goal"
 
 
 def test_what_cannot_be_reached_is_closed() -> None:
     maze = corridor([(0, 1), (0, 4), (4, 5), (2, 3), (3, 7), (6, 7)], 0, 3, ())
-    assert thinking(maze, names) == "[0]fork[1]dead end[0,4,5]dead end closed"
+    assert thinking(maze, names) == "[0]fork 2[1]dead end 1[0,4,5]dead end 0 closed"
 
 
 def test_a_loop_is_walked_once() -> None:
     square = [(0, 1), (0, 4), (1, 5), (4, 5)]
     maze = corridor([*square, (3, 7)], 0, 3, ())
-    assert thinking(maze, names) == "[0]fork[1,5,4]dead end closed"
+    assert thinking(maze, names) == "[0]fork 2[1,5,4]dead end 0 closed"
 
 
 @settings(deadline=None, max_examples=150)
