@@ -3,7 +3,7 @@
 Each move is a list of points, a word says what stopped it and a number how many ways have been seen and not taken, and
 the next move starts where the last one ended, or, after a dead end, at the last fork that has a branch left:
 
-    <｜point｜>[[start],…,[fork]]<｜/point｜>fork 2<｜point｜>[…]<｜/point｜>dead end 1<｜point｜>[[fork],…]<｜/point｜>goal
+    <｜point｜>[…,[fork]]<｜/point｜>fork 2<｜point｜>[…]<｜/point｜>dead end 1<｜point｜>[[fork],…]<｜/point｜>goal
 
 A move names the centres of the cells where it starts, turns and ends. When nothing is left the last word is "closed".
 The number makes that a matter of reading: without it, whether a way is left has to be gathered from all forks at once.
