@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from .compression import Compressor, CompressorState
 from .config import Config
+from .entries import EntryFormat
 from .image import TokenType
 from .layers import RMSNorm, rms_normalise, rope_frequencies, rotate, rotations
 
@@ -128,6 +129,7 @@ class Attention(nn.Module):
     def __init__(self, config: Config, ratio: int) -> None:
         super().__init__()
         self.config, self.ratio = config, ratio
+        self.kept_as = EntryFormat.of_attention(config, torch.float32, fp8=False)
         heads, width, eps = config.num_attention_heads, config.head_dim, config.rms_norm_eps
         self.attn_sink = nn.Parameter(torch.zeros(heads))
         self.wq_a = nn.Linear(config.hidden_size, config.q_lora_rank, bias=False)
@@ -142,6 +144,14 @@ class Attention(nn.Module):
         if ratio == CSA_RATIO:
             self.indexer = Indexer(config)
         self.register_buffer("frequencies", rope_frequencies(config, compressed=ratio > 0), persistent=False)
+
+    def keep_in_fp8(self) -> None:
+        """Round entries from now on as the released model does: `entries.py`."""
+        self.kept_as = EntryFormat.of_attention(self.config, torch.float32, fp8=True)
+        if self.ratio:
+            self.compressor.kept_as = self.kept_as
+        if self.ratio == CSA_RATIO:
+            self.indexer.compressor.kept_as = EntryFormat.of_indexer(self.config, torch.float32, fp8=True)
 
     def empty_state(self, batch: int, like: Tensor) -> LayerState:
         return LayerState(
@@ -159,7 +169,7 @@ class Attention(nn.Module):
         rank_BTQ = self.q_norm(self.wq_a(x_BTH))
         query_BTAD = self.wq_b(rank_BTQ).unflatten(-1, (self.config.num_attention_heads, -1))
         query_BTAD = rotate(rms_normalise(query_BTAD, self.config.rms_norm_eps), turns[:, :, None])
-        new_BTD = rotate(self.kv_norm(self.wkv(x_BTH)), turns)
+        new_BTD = self.kept_as.rounded(rotate(self.kv_norm(self.wkv(x_BTH)), turns))
 
         keys_BKD = torch.cat([state.window_BWD, new_BTD], dim=1)
         at_BR = torch.cat([state.window_positions_BW, tokens.positions_BT], dim=1)

@@ -9,7 +9,8 @@ tokens of one sequence in all compressed layers at once. Pages that an image fil
     page, shared           reserve()           release(), when the last sequence that holds it goes
     page, own              reserve()           release()
 
-Shapes: B sequences, W = sliding_window, D entry width, m = ratio, E entries of a page.
+Shapes: B sequences, W = sliding_window, D entry width, m = ratio, E entries of a page. Rings and pages hold entries as
+`entries.py` packs them.
 """
 
 from __future__ import annotations
@@ -23,33 +24,10 @@ import torch
 from torch import Tensor
 
 from .attention import CSA_RATIO, LayerState
+from .cache_layout import CacheLayout, Footprint
 from .compression import NO_ENTRY, NOTHING, CompressorState
 from .config import Config
-
-MIN_PAGE_TOKENS = 16
-
-
-@dataclass(frozen=True)
-class Footprint:
-    """Bytes of one request at its longest, by branch, as the cache allocates them: whole slots, whole pages."""
-
-    slots: int
-    shared_pages: int
-    own_pages: tuple[int, ...]
-    sliding_bytes: int
-    csa_bytes: int
-    indexer_bytes: int
-    hca_bytes: int
-    unfinished_window_bytes: int
-
-    @property
-    def pages(self) -> int:
-        return self.shared_pages + sum(self.own_pages)
-
-    @property
-    def total_bytes(self) -> int:
-        kept = self.sliding_bytes + self.unfinished_window_bytes
-        return kept + self.csa_bytes + self.indexer_bytes + self.hca_bytes
+from .entries import EntryFormat
 
 
 @dataclass
@@ -61,50 +39,6 @@ class CachedSequence:
     length: int
 
 
-class CacheLayout:
-    """What a slot and a page of one configuration take, in bytes by branch."""
-
-    def __init__(self, config: Config, itemsize: int) -> None:
-        self.config = config
-        ratios = [ratio for ratio in config.compress_ratios if ratio]
-        self.page_tokens = max([MIN_PAGE_TOKENS, *ratios])
-        for ratio in ratios:
-            assert self.page_tokens % ratio == 0, f"a page of {self.page_tokens} tokens cuts windows of {ratio}"
-        entry = config.head_dim * itemsize
-        self.sliding = config.num_hidden_layers * config.sliding_window * entry
-        self.unfinished = sum(_unfinished_bytes(config, ratio) for ratio in ratios)
-        csa = ratios.count(CSA_RATIO)
-        self.csa = csa * (self.page_tokens // CSA_RATIO) * entry
-        self.indexer = csa * (self.page_tokens // CSA_RATIO) * config.index_head_dim * itemsize
-        self.hca = sum(self.page_tokens // ratio for ratio in ratios if ratio != CSA_RATIO) * entry
-
-    @property
-    def slot_bytes(self) -> int:
-        return self.sliding + self.unfinished
-
-    @property
-    def page_bytes(self) -> int:
-        return self.csa + self.indexer + self.hca
-
-    def footprint(self, prefix_tokens: int, tail_tokens: Sequence[int]) -> Footprint:
-        """Of one image's prompt up to its questions, and for each question its tail with the longest response."""
-        shared = prefix_tokens // self.page_tokens
-        own = tuple(-(-(prefix_tokens + tail) // self.page_tokens) - shared for tail in tail_tokens)
-        slots, pages = len(own), shared + sum(own)
-        return Footprint(
-            slots, shared, own, slots * self.sliding, pages * self.csa, pages * self.indexer, pages * self.hca,
-            slots * self.unfinished,
-        )  # fmt: skip
-
-
-def _unfinished_bytes(config: Config, ratio: int) -> int:
-    """The unfinished window of one layer's compressors: three sums a channel, in fp32."""
-    if ratio != CSA_RATIO:
-        return 3 * config.head_dim * 4
-    # Of the window's Ca and Cb, and of Ca of the window before; for the entries and for the indexer.
-    return 3 * 3 * (config.head_dim + config.index_head_dim) * 4
-
-
 class Cache:
     """Slots and pages of all layers, allocated once, within `budget_bytes`.
 
@@ -112,9 +46,10 @@ class Cache:
     """
 
     def __init__(
-        self, config: Config, budget_bytes: int, dtype: torch.dtype, device: torch.device, typical_tokens: int
-    ) -> None:
-        self.config, self.layout, self.budget_bytes = config, CacheLayout(config, dtype.itemsize), budget_bytes
+        self, config: Config, budget_bytes: int, dtype: torch.dtype, device: torch.device, typical_tokens: int,
+        fp8: bool = False,
+    ) -> None:  # fmt: skip
+        self.config, self.layout, self.budget_bytes = config, CacheLayout(config, dtype, fp8), budget_bytes
         layout = self.layout
         each = layout.slot_bytes + -(-typical_tokens // layout.page_tokens) * layout.page_bytes
         self.num_slots = budget_bytes // each
@@ -125,7 +60,7 @@ class Cache:
                 f"a KV budget of {budget_bytes} bytes holds no sequence of {typical_tokens} tokens, which takes "
                 f"{each}; raise it to at least that"
             )
-        self.layers = [LayerPool(config, ratio, self, dtype, device) for ratio in config.compress_ratios]
+        self.layers = [LayerPool(config, ratio, self, device) for ratio in config.compress_ratios]
         held = sum(tensor.nbytes for layer in self.layers for tensor in layer.tensors())
         assert held <= budget_bytes, f"the cache takes {held} bytes of a budget of {budget_bytes}"
         self._free_slots = list(range(self.num_slots))
@@ -222,15 +157,16 @@ class Cache:
 class LayerPool:
     """One layer's slots and pages."""
 
-    def __init__(self, config: Config, ratio: int, cache: Cache, dtype: torch.dtype, device: torch.device) -> None:
-        self.ratio, self.window = ratio, config.sliding_window
-        self.raw = torch.zeros(cache.num_slots, config.sliding_window, config.head_dim, dtype=dtype, device=device)
+    def __init__(self, config: Config, ratio: int, cache: Cache, device: torch.device) -> None:
+        self.ratio, self.window, self.format = ratio, config.sliding_window, cache.layout.attention
+        room = cache.num_slots, config.sliding_window, self.format.cells
+        self.raw = torch.zeros(room, dtype=self.format.cell_dtype, device=device)
         self.compressed: EntryPool | None = None
         self.index: EntryPool | None = None
         if ratio:
-            self.compressed = EntryPool(config.head_dim, ratio, cache, dtype, device)
+            self.compressed = EntryPool(self.format, ratio, cache, device)
         if ratio == CSA_RATIO:
-            self.index = EntryPool(config.index_head_dim, ratio, cache, dtype, device)
+            self.index = EntryPool(cache.layout.index, ratio, cache, device)
 
     @property
     def pools(self) -> list[EntryPool]:
@@ -244,7 +180,7 @@ class LayerPool:
         last = lengths[:, None] - 1
         positions_BW = last - (last - ring) % self.window  # the latest position that this place of the ring held
         return LayerState(
-            self.raw[slots],
+            self.format.unpack(self.raw[slots]),
             positions_BW.clamp(min=-1),
             self.compressed.gather(slots, lengths, pages) if self.compressed else None,
             self.index.gather(slots, lengths, pages) if self.index else None,
@@ -253,7 +189,7 @@ class LayerPool:
     def append(self, slots: Tensor, lengths: Tensor, pages: Tensor, state: LayerState, tokens: int) -> None:
         kept = min(tokens, self.window)
         positions = lengths[:, None] + torch.arange(tokens - kept, tokens, device=slots.device)
-        self.raw[slots[:, None], positions % self.window] = state.window_BWD[:, -kept:]
+        self.raw[slots[:, None], positions % self.window] = self.format.pack(state.window_BWD[:, -kept:])
         for pool, added in ((self.compressed, state.compressed), (self.index, state.index)):
             if pool is not None:
                 assert added is not None
@@ -268,17 +204,18 @@ class LayerPool:
 
 
 class EntryPool:
-    """One compressor's pages [pages, E, D], and by slot the sums of its unfinished window and of the one before."""
+    """One compressor's pages of entries, and by slot the sums of its unfinished window and of the one before."""
 
-    def __init__(self, width: int, ratio: int, cache: Cache, dtype: torch.dtype, device: torch.device) -> None:
-        self.ratio, self.page_entries = ratio, cache.layout.page_tokens // ratio
-        self.entries = torch.zeros(cache.num_pages, self.page_entries, width, dtype=dtype, device=device)
-        overlap = ratio == CSA_RATIO
+    def __init__(self, kept_as: EntryFormat, ratio: int, cache: Cache, device: torch.device) -> None:
+        self.ratio, self.page_entries, self.format = ratio, cache.layout.page_tokens // ratio, kept_as
+        room = cache.num_pages, self.page_entries, kept_as.cells
+        self.entries = torch.zeros(room, dtype=kept_as.cell_dtype, device=device)
+        overlap, width = ratio == CSA_RATIO, kept_as.width
         self.sums = torch.zeros(cache.num_slots, 3, 2 * width if overlap else width, device=device)
         self.before = torch.zeros(cache.num_slots, 3, width if overlap else 0, device=device)
 
     def gather(self, slots: Tensor, lengths: Tensor, pages: Tensor) -> CompressorState:
-        entries = self.entries[pages].flatten(1, 2)  # [B, pages, E, D] -> [B, entries, D]
+        entries = self.format.unpack(self.entries[pages].flatten(1, 2))  # [B, pages, E, ..] -> [B, entries, D]
         numbers = torch.arange(entries.shape[1], device=slots.device)
         finished = lengths[:, None] // self.ratio
         # A sequence that begins finds in its slot what the last one left there.
@@ -293,4 +230,4 @@ class EntryPool:
         rows, columns = is_new.nonzero(as_tuple=True)
         numbers = state.numbers_BE[rows, columns]
         at = pages[rows, numbers // self.page_entries]
-        self.entries[at, numbers % self.page_entries] = state.entries_BED[rows, columns]
+        self.entries[at, numbers % self.page_entries] = self.format.pack(state.entries_BED[rows, columns])

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from .entries import EntryFormat
 from .layers import RMSNorm, rotate, rotations
 
 NO_ENTRY = 1 << 40  # the number of a slot that holds no entry: later than anything, so never visible
@@ -44,6 +45,7 @@ class Compressor(nn.Module):
         self.wkv = nn.Linear(hidden_size, width, bias=False)
         self.wgate = nn.Linear(hidden_size, width, bias=False)
         self.norm = RMSNorm(entry_width, eps)
+        self.kept_as = EntryFormat(entry_width, 0, torch.float32)
         self.ape = nn.Parameter(torch.zeros(ratio, width))
 
     def empty_state(self, batch: int, like: Tensor) -> CompressorState:
@@ -77,7 +79,8 @@ class Compressor(nn.Module):
             own = merge(earlier_Bn3D, cb_Bn3D)
             before = torch.where(last, ca_Bn3D[:, -1], earlier_Bn3D[:, -1])
         pooled_BnD = (own[:, :, 2] / own[:, :, 1]).to(x_BTH.dtype)
-        entries_BnD = rotate(self.norm(pooled_BnD), rotations(numbers_Bn * self.ratio, frequencies))
+        turned_BnD = rotate(self.norm(pooled_BnD), rotations(numbers_Bn * self.ratio, frequencies))
+        entries_BnD = self.kept_as.rounded(turned_BnD)
         # Pooled for every window, kept as an entry only where the tokens finished it.
         keep = finished_Bn.shape[1] if x_BTH.shape[1] == 1 else int(finished_Bn[0].sum())
         numbers_Bn = torch.where(finished_Bn, numbers_Bn, NO_ENTRY)

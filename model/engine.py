@@ -41,7 +41,8 @@ class NativeEngine:
     """Answers requests with one checkpoint under one KV budget.
 
     `device` and `dtype` "auto": a GPU with bf16 where there is one, else the CPU with fp32 (which is what the default
-    checkpoint is tested in), on as many threads as torch has. ValueError for a checkpoint or a budget that can't work.
+    checkpoint is tested in), on as many threads as torch has. `kv_dtype` "auto": the cache keeps entries as they were
+    computed; "fp8": as the released model does (`entries.py`). ValueError for a checkpoint or a budget that can't work.
     """
 
     def __init__(
@@ -51,20 +52,27 @@ class NativeEngine:
         kv_budget_bytes: int,
         device: str = "auto",
         dtype: str = "auto",
+        kv_dtype: str = "auto",
         max_output_tokens: int = 256,
     ) -> None:
         self.device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
         kind = ("bfloat16" if self.device.type == "cuda" else "float32") if dtype == "auto" else dtype
         if kind not in ("float32", "bfloat16"):
             raise ValueError(f"dtype {dtype!r}: choose auto, float32 or bfloat16")
+        if kv_dtype not in ("auto", "fp8"):
+            raise ValueError(f"kv_dtype {kv_dtype!r}: choose auto or fp8")
         self.model = load(checkpoint, dtype=getattr(torch, kind), device=self.device)
+        if kv_dtype == "fp8":
+            self.model.keep_in_fp8()
         self.tokenizer, self.trigger = Tokenizer(checkpoint), Trigger.of_checkpoint(checkpoint)
         self.config = self.model.config
         self.frame = self.config.primitive_frame
         self.name, self.revision = Path(checkpoint).resolve().name, revision(checkpoint)
         self.grammar = Grammar(self.tokenizer, self.config.vocab_size)
         typical = self.config.vision_max_n_token + TYPICAL_QUESTION_TOKENS + max_output_tokens
-        self.cache = Cache(self.config, kv_budget_bytes, getattr(torch, kind), self.device, typical)
+        self.cache = Cache(
+            self.config, kv_budget_bytes, getattr(torch, kind), self.device, typical, fp8=kv_dtype == "fp8"
+        )  # fmt: skip
         self.scheduler = Scheduler(self.cache)
         self.runner = runner_of(self.model, self.cache, torch.get_num_threads())
         self.pictures = Pictures(self.config)

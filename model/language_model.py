@@ -66,6 +66,11 @@ class LanguageModel(nn.Module):
         """The state of `batch` sequences before their first token."""
         return [layer.attn.empty_state(batch, self.embed.weight) for layer in self.each_layer()]
 
+    def keep_in_fp8(self) -> None:
+        """Round the entries that attention keeps, from now on, as the released model does."""
+        for layer in self.each_layer():
+            layer.attn.keep_in_fp8()
+
     def each_layer(self) -> Iterator[Layer]:
         """The layers, in order, as what they are."""
         for layer in self.layers:

@@ -59,7 +59,7 @@ class Pass:
 
 @dataclass(frozen=True)
 class Seen:
-    """What the rows of one layer attend to: keys [N, D] of this pass, the ring [slots, W, D] of what came before, and
+    """What the rows of one layer attend to: keys [N, D] of this pass, the ring [slots, W, ..] of what came before, and
     compressed entries: for each row `counts` [R] of them, those in `chosen` [R, ..], or all where it is [R, 0]."""
 
     keys: Tensor

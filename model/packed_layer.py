@@ -17,6 +17,7 @@ from .compression import Compressor
 from .experts import Expert
 from .kernels import attention, experts, streams
 from .kernels.arithmetic import normalise_heads, rms_norm, rotate, swiglu
+from .kernels.entries import round_rows
 from .language_model import Layer
 from .packed_attention import Array, Blocks, Pass, Seen, attend, cells
 
@@ -32,7 +33,8 @@ class PackedLayer:
         self.dtype = attn.wq_a.weight.dtype
         self.compressed, self.frequencies = attn.ratio > 0, attn.frequencies.numpy()
         self.raw = cells(pool.raw)
-        self.no_entries = np.zeros((1, 1, self.config.head_dim), self.raw.dtype)
+        self.no_entries = np.zeros((1, 1, self.raw.shape[2]), self.raw.dtype)
+        self.packed = pool.format.fp8
         self.compressors = [Compression(attn.compressor, pool.compressed)] if pool.compressed else []
         readers, ranked = [attn.wq_a.weight, attn.wkv.weight], [attn.wq_b.weight]
         self.indexer: Indexer | None = attn.indexer if self.ratio == CSA_RATIO else None
@@ -81,6 +83,8 @@ class PackedLayer:
         keys = torch.empty(tokens, width, dtype=self.dtype)
         rms_norm(projected, config.q_lora_rank, self.kv_norm, self.eps, cells(keys))
         rotate(cells(keys), 0, 1, width, cos, sin)
+        if self.packed:
+            round_rows(cells(keys), self.raw.shape[2])
         for one in self.compressors:
             attention.compress(
                 projected, one.kv_at, one.gate_at, one.ape, one.norm, self.eps, self.frequencies, self.ratio,
@@ -115,7 +119,7 @@ class PackedLayer:
         rotate(query, at, heads, width, *turns)
         chosen, counts = np.zeros((len(rows), self.config.index_topk), np.int64), np.empty(len(rows), np.int64)
         attention.select(
-            query, at, heads, projected, self.weights_at, np.float32(heads**-0.5 * width**-0.5), rows,
+            query, at, heads, width, projected, self.weights_at, np.float32(heads**-0.5 * width**-0.5), rows,
             batch.positions, batch.sequence_of, batch.table, self.compressors[1].entries, self.ratio,
             self.config.index_topk, chosen, counts,
         )  # fmt: skip

@@ -76,6 +76,7 @@ def _complete(
         kv_budget_bytes=(settings.kv_budget_mb or _KV_BUDGET_MB) * 1_000_000,
         device=settings.device,
         dtype=settings.dtype,
+        kv_dtype=settings.kv_dtype,
         max_output_tokens=settings.max_output_tokens,
     )
     try:

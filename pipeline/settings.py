@@ -171,6 +171,10 @@ class EngineSettings(Sources):
         default="auto", description="what the model runs on; auto: a GPU if any"
     )
     dtype: Literal["auto", "float32", "bfloat16"] = Field(default="auto", description="number format of the weights")
+    kv_dtype: Literal["auto", "fp8"] = Field(
+        default="auto",
+        description="number format of the engine native's KV cache: the weights'; fp8: as the released model keeps it",
+    )
     primitives: PrimitivesMode = Field(
         default="auto", description="whether answers point; auto: chosen from each question's words"
     )

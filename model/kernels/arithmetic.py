@@ -32,7 +32,7 @@ def kernel(function: Callable[..., Any]) -> Any:
 
 
 @intrinsic
-def _float_of_bits(typingctx: Any, bits: Any) -> Any:
+def float_of_bits(typingctx: Any, bits: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.bitcast(arguments[0], ir.FloatType())
 
@@ -40,7 +40,7 @@ def _float_of_bits(typingctx: Any, bits: Any) -> Any:
 
 
 @intrinsic
-def _bits_of_float(typingctx: Any, number: Any) -> Any:
+def bits_of_float(typingctx: Any, number: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.bitcast(arguments[0], ir.IntType(32))
 
@@ -60,14 +60,14 @@ def stored(number, array):
 @overload(wide)
 def _wide(number):
     if number == types.uint16:
-        return lambda number: _float_of_bits(np.int32(number) << np.int32(16))
+        return lambda number: float_of_bits(np.int32(number) << np.int32(16))
     return lambda number: number
 
 
 @overload(stored)
 def _stored(number, array):
     def narrow(number, array):
-        bits = _bits_of_float(number)  # to the nearest, halves to the even one
+        bits = bits_of_float(number)  # to the nearest, halves to the even one
         return np.uint16((bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16))
 
     return narrow if array.dtype == types.uint16 else lambda number, array: number
@@ -80,7 +80,7 @@ def exp(x):
     n = np.floor(x * _LOG2_E + _HALF)
     r = x - n * _LN2_HIGH - n * _LN2_LOW
     tail = ((((_C5 * r + _C4) * r + _C3) * r + _C2) * r + _C1) * r + _C0
-    return (tail * r * r + r + ONE) * _float_of_bits((np.int32(n) + np.int32(127)) << np.int32(23))
+    return (tail * r * r + r + ONE) * float_of_bits((np.int32(n) + np.int32(127)) << np.int32(23))
 
 
 @njit(nogil=True, cache=True, error_model="numpy")

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from .arithmetic import ZERO, exp, kernel, rms_norm, rotate, stored, wide
+from .arithmetic import ZERO, exp, kernel, rms_norm, rotate, wide
+from .entries import move, opened
 
 NOTHING = np.float32(-1e30)  # model/compression.py
 _START, _END = 0, 4  # model/image.py: TokenType
@@ -82,14 +83,12 @@ def compress(
                 cos[0, r], sin[0, r] = np.cos(angle), np.sin(angle)
             rms_norm(pooled, 0, norm, eps, pooled)
             rotate(pooled, 0, 1, width, cos, sin)
-            entry = entries[table[b, number // page_entries], number % page_entries]
-            for c in range(width):
-                entry[c] = stored(pooled[0, c], entry)
+            move(pooled[0], entries[table[b, number // page_entries], number % page_entries])
 
 
 @kernel
 def select(
-    query, query_at, heads, weight, weight_at, scale, rows, positions, sequence_of,
+    query, query_at, heads, width, weight, weight_at, scale, rows, positions, sequence_of,
     table, entries, ratio, count, chosen, counts,
 ):  # fmt: skip
     """The lightning indexer: the `count` entries of the highest scores for each row, of equal ones the latest.
@@ -97,8 +96,8 @@ def select(
     query [R, ..] and weight [N, ..] hold the indexer's queries and head weights in the columns from their `at` on;
     chosen [R, count] takes the entries' numbers, counts [R] how many there are.
     """
-    width, page_entries = entries.shape[2], entries.shape[1]
-    longest = table.shape[1] * page_entries
+    page_entries = entries.shape[1]
+    longest, room = table.shape[1] * page_entries, np.empty(width, np.float32)
     scores, asked = np.empty(longest, np.float32), np.empty((heads, width), np.float32)
     for r in range(rows.shape[0]):
         i = rows[r]
@@ -113,7 +112,7 @@ def select(
             for d in range(width):
                 asked[a, d] = wide(query[r, query_at + a * width + d])
         for e in range(visible):
-            entry = entries[table[b, e // page_entries], e % page_entries]
+            entry = opened(entries[table[b, e // page_entries], e % page_entries], room)
             score = ZERO
             for a in range(heads):
                 match = ZERO
@@ -142,4 +141,4 @@ def keep(keys, offsets, starts, slots, ring):
     window = ring.shape[1]
     for b in range(slots.shape[0]):
         for i in range(max(offsets[b], offsets[b + 1] - window), offsets[b + 1]):
-            ring[slots[b], (starts[b] + i - offsets[b]) % window] = keys[i]
+            move(keys[i], ring[slots[b], (starts[b] + i - offsets[b]) % window])

@@ -12,6 +12,7 @@ import numpy as np
 
 from .arithmetic import ONE, ZERO, exp, kernel, stored, wide
 from .attention import NOTHING
+from .entries import move, move_rows, readable
 
 _LANES = 32
 
@@ -34,20 +35,6 @@ def cut(rows, sequence_of, first, last, size, begins, ends, lows, highs):
 
 
 @kernel
-def _copy(source, target):
-    for d in range(target.shape[0]):  # over two rows, which are contiguous: it becomes a plain copy
-        target[d] = source[d]
-
-
-@kernel
-def _copy_rows(source, begin, end, target, at):
-    """Rows begin..end of a contiguous source to those of target from `at` on; returns the place after them."""
-    width = source.shape[1]
-    _copy(source.reshape(-1)[begin * width :], target.reshape(-1)[at * width : (at + end - begin) * width])
-    return at + end - begin
-
-
-@kernel
 def lay(
     query, keys, rows, sequence_of, offsets, starts, slots, ring, table, entries, chosen, counts,
     blocks, begins, ends, lows, highs, asked, seen,
@@ -66,20 +53,20 @@ def lay(
         begin, end = begins[block], ends[block]
         b = sequence_of[rows[begin]]
         for r in range(begin, end):
-            _copy(query[r], asked[n, r - begin])
+            move(query[r], asked[n, r - begin])
         count, kept, here = 0, ring[slots[b]], offsets[b] - starts[b]
         if lows[block] < starts[b]:
             place, after = lows[block] % window, (min(highs[block] + 1, starts[b]) - 1) % window + 1
             if place < after:
-                count = _copy_rows(kept, place, after, seen[n], count)
+                count = move_rows(kept, place, after, seen[n], count)
             else:
-                count = _copy_rows(kept, place, window, seen[n], count)
-                count = _copy_rows(kept, 0, after, seen[n], count)
+                count = move_rows(kept, place, window, seen[n], count)
+                count = move_rows(kept, 0, after, seen[n], count)
         if highs[block] >= starts[b]:
-            count = _copy_rows(keys, max(lows[block], starts[b]) + here, highs[block] + 1 + here, seen[n], count)
+            count = move_rows(keys, max(lows[block], starts[b]) + here, highs[block] + 1 + here, seen[n], count)
         if chosen.shape[1] == 0:
             for number in range(counts[end - 1]):
-                _copy(entries[table[b, number // page_entries], number % page_entries], seen[n, count])
+                move(entries[table[b, number // page_entries], number % page_entries], seen[n, count])
                 count += 1
         distinct = 0
         for r in range(begin, end if chosen.shape[1] else begin):
@@ -87,7 +74,7 @@ def lay(
                 number = chosen[r, c]
                 if column[number] < 0:
                     column[number], laid[distinct] = count, number
-                    _copy(entries[table[b, number // page_entries], number % page_entries], seen[n, count])
+                    move(entries[table[b, number // page_entries], number % page_entries], seen[n, count])
                     count, distinct = count + 1, distinct + 1
                 chosen[r, c] = column[number]
         for number in laid[:distinct]:
@@ -153,7 +140,7 @@ def gather(given, blocks, begins, ends, rows, width, cos, sin, out):
         begin = begins[blocks[n]]
         for r in range(begin, ends[blocks[n]]):
             i, line, kept = rows[r], given[n, r - begin], out[r]
-            _copy(line, kept)
+            move(line, kept)
             for low in range(bend, out.shape[1], width):
                 for c in range(cos.shape[1]):
                     even, odd = wide(line[low + 2 * c]), wide(line[low + 2 * c + 1])
@@ -196,7 +183,7 @@ def attend_alone(
     query, keys, rows, sequence_of, offsets, starts, slots, ring, table, entries, chosen, counts,
     blocks, begins, lows, highs, scale, sink, cos, sin, out,
 ):  # fmt: skip
-    """All that `lay`, `soften` and `gather` do, for blocks of one row each: it reads the ring where it lies."""
+    """All that `lay`, `soften` and `gather` do, for blocks of one row each; a ring in FP8 is unpacked first."""
     width, heads, window, page_entries = keys.shape[1], sink.shape[0], ring.shape[1], entries.shape[1]
     most = 0
     for block in blocks:
@@ -204,7 +191,7 @@ def attend_alone(
     weights = np.empty((heads, (most + _LANES - 1) // _LANES * _LANES), np.float32)
     asked, given = np.empty((heads, width), np.float32), np.empty((heads, width), np.float32)
     shares, lanes = np.empty(heads, np.float32), np.empty(_LANES, np.float32)
-    picked = np.empty((most, width), entries.dtype)
+    room = np.empty((most, width), keys.dtype)
     bend = width - 2 * cos.shape[1]
     for block in blocks:
         r = begins[block]
@@ -221,12 +208,14 @@ def attend_alone(
         new, more = high - low - before, counts[r]
         for c in range(more):
             number = chosen[r, c] if chosen.shape[1] else c
-            _copy(entries[table[b, number // page_entries], number % page_entries], picked[c])
+            move(entries[table[b, number // page_entries], number % page_entries], room[c])
+        late, late_at = readable(kept, place, place + first, room, more)
+        early, early_at = readable(kept, 0, before - first, room, more + first)
         weights[:] = NOTHING
-        _match(asked, kept, place, place + first, weights, 0)
-        _match(asked, kept, 0, before - first, weights, first)
+        _match(asked, late, late_at, late_at + first, weights, 0)
+        _match(asked, early, early_at, early_at + before - first, weights, first)
         _match(asked, keys, now, now + new, weights, before)
-        _match(asked, picked, 0, more, weights, before + new)
+        _match(asked, room, 0, more, weights, before + new)
         for a in range(heads):
             line = weights[a]
             largest = _largest(line, sink[a], lanes)
@@ -236,10 +225,10 @@ def attend_alone(
                 total += line[k]
             shares[a] = ONE / total
         given[:] = ZERO
-        _give(weights, 0, kept, place, place + first, given)
-        _give(weights, first, kept, 0, before - first, given)
+        _give(weights, 0, late, late_at, late_at + first, given)
+        _give(weights, first, early, early_at, early_at + before - first, given)
         _give(weights, before, keys, now, now + new, given)
-        _give(weights, before + new, picked, 0, more, given)
+        _give(weights, before + new, room, 0, more, given)
         for a in range(heads):
             # Not before they were added up: weights of what is not seen, the smallest numbers, would be subnormal ones.
             for d in range(width):

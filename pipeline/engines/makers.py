@@ -40,6 +40,7 @@ class Plan:
     checkpoint: str
     device: str
     dtype: str
+    kv_dtype: str
     kv_budget_mb: int | None
     kv_share: float
     max_output_tokens: int
@@ -64,6 +65,7 @@ class Plan:
             checkpoint=str(Path(settings.model).expanduser().absolute()),
             device=settings.device,
             dtype=settings.dtype,
+            kv_dtype=settings.kv_dtype,
             kv_budget_mb=settings.kv_budget_mb,
             kv_share=settings.kv_share,
             max_output_tokens=settings.max_output_tokens,
@@ -129,6 +131,7 @@ class Native:
             kv_budget_bytes=kv_budget_bytes(plan),
             device=plan.device,
             dtype=plan.dtype,
+            kv_dtype=plan.kv_dtype,
             max_output_tokens=plan.max_output_tokens,
         )
 

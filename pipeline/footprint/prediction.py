@@ -11,13 +11,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
+
 from model.attention import CSA_RATIO
-from model.cache import CacheLayout
+from model.cache_layout import CacheLayout
 from model.config import Config
 from model.image import TokenType, plan, span
 
 CacheKind = Literal["fp8", "bf16", "fp32"]
-ITEMSIZE: dict[CacheKind, int] = {"bf16": 2, "fp32": 4}  # of the types that the engine can hold
+COMPUTED_IN: dict[CacheKind, torch.dtype] = {"fp8": torch.bfloat16, "bf16": torch.bfloat16, "fp32": torch.float32}
 
 IMAGE_POSITION = 2  # of the placeholder: the begin-of-sentence mark and the user's mark stand before it
 FP8_BLOCK = 64  # dimensions of an attention entry that share a scale of one byte
@@ -96,7 +98,7 @@ class Cost:
     unshared: Branches  # all questions, each with the image to itself
     image_alone: Branches  # what the span adds to a context that is long already
     uncompressed_bf16_bytes: int  # the same backbone, raw entries only, the image's shared by the questions
-    allocated_bytes: int | None  # by our engine; None for a cache type that it does not hold
+    allocated_bytes: int  # by our engine
 
     def peer_tokens(self, peer: Peer) -> int:
         """Tokens of all questions for a peer that shares the image between them too."""
@@ -111,10 +113,12 @@ class Cost:
 def entry_bytes(config: Config, cache: CacheKind) -> tuple[int, int]:
     """Bytes of one attention entry and of one indexer entry.
 
-    fp8: the rotary part of an attention entry stays bf16; scales are padded to FP8_ALIGNMENT.
+    fp8: the rotary part of an attention entry stays bf16; scales are padded to FP8_ALIGNMENT, as the released kernels
+    lay them. Our engine pads nothing (`model/entries.py`), which only the allocated bytes show.
     """
     if cache != "fp8":
-        return config.head_dim * ITEMSIZE[cache], config.index_head_dim * ITEMSIZE[cache]
+        itemsize = COMPUTED_IN[cache].itemsize
+        return config.head_dim * itemsize, config.index_head_dim * itemsize
     plain = config.head_dim - config.qk_rope_head_dim
     scales = -(-plain // FP8_BLOCK)
     attention = plain + 2 * config.qk_rope_head_dim + -(-scales // FP8_ALIGNMENT) * FP8_ALIGNMENT
@@ -130,8 +134,8 @@ def cost(config: Config, width: int, height: int, workload: Workload) -> Cost:
     prefix = IMAGE_POSITION + len(types)
     tail = workload.text_tokens - IMAGE_POSITION + workload.output_tokens
     attention_bytes, _ = entry_bytes(config, "bf16")
-    itemsize = ITEMSIZE.get(workload.cache)
-    footprint = CacheLayout(config, itemsize).footprint(prefix, [tail] * workload.questions) if itemsize else None
+    layout = CacheLayout(config, COMPUTED_IN[workload.cache], fp8=workload.cache == "fp8")
+    footprint = layout.footprint(prefix, [tail] * workload.questions)
     tokens_together = prefix + workload.questions * tail
     return Cost(
         width,
@@ -151,7 +155,7 @@ def cost(config: Config, width: int, height: int, workload: Workload) -> Cost:
         _branches(config, workload, prefix, tail, workload.questions, shared=False),
         _image_alone(config, workload.cache, span_tokens),
         tokens_together * config.num_hidden_layers * attention_bytes,
-        footprint.total_bytes if footprint else None,
+        footprint.total_bytes,
     )
 
 
@@ -171,7 +175,7 @@ def _branches(config: Config, load: Workload, prefix: int, tail: int, sequences:
         csa * attention,
         csa * index,
         hca * attention,
-        sequences * CacheLayout(config, 1).unfinished,
+        sequences * CacheLayout(config, torch.float32).unfinished,
     )
 
 

@@ -30,8 +30,7 @@ def image_report(record: dict[str, Any]) -> str:
     ]
     if record["questions"] > 1:
         branches.append(("total, the image not shared", record["total_bytes_unshared"]))
-    if record["allocated_bytes"] is not None:
-        branches.append(("allocated by our engine", record["allocated_bytes"]))
+    branches.append(("allocated by our engine", record["allocated_bytes"]))
     lines = [way, asked, "", *_table(("bytes of the request", ""), [(n, f"{b:,}") for n, b in branches]), ""]
     others = [
         ("this model", str(record["span_tokens"]), f"{ours:,}", "1.0"),

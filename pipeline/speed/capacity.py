@@ -1,7 +1,8 @@
 """How many images fit one KV budget at a time: compressed, and as raw entries of the same backbone.
 
 One question an image throughout, so that nothing is shared. Uncompressed means what the backbone would keep without
-compression: every token's raw entry in every layer (one shared KV head, whose keys are its values).
+compression: every token's raw entry in every layer (one shared KV head, whose keys are its values). Two pairs: entries
+and raw entries in fp32, and entries in FP8 (`--kv-dtype fp8`) beside raw ones in bf16, as the released model compares.
 """
 
 from __future__ import annotations
@@ -9,7 +10,9 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from model.cache import CacheLayout
+import torch
+
+from model.cache_layout import CacheLayout
 from model.config import Config
 from model.engine import NativeEngine, Request
 from model.image import plan
@@ -24,7 +27,6 @@ OUTPUT_TOKENS = 64
 LONGER_CONTEXTS = (768, 4096)  # tokens of image, question and response together
 FEASIBLE_IMAGES = 1000  # more than these are counted, not run
 SENT_SHARE = 1.25  # of the images that fit: a queue stands behind them when the first ones finish
-ITEMSIZE = 4  # fp32
 
 
 def capacity(checkpoint: str, budget_bytes: int) -> dict[str, Any]:
@@ -49,14 +51,21 @@ def capacity(checkpoint: str, budget_bytes: int) -> dict[str, Any]:
         "kv_image_side_pixels": SIDE_PIXELS,
         "kv_output_tokens": OUTPUT_TOKENS,
         "kv_images_in_flight_measured": measured,
-        "kv_by_context": [allocated, *(by_formula(engine.config, tokens, budget_bytes) for tokens in LONGER_CONTEXTS)],
+        "kv_by_context": [
+            allocated,
+            *(by_formula(engine.config, tokens, budget_bytes, torch.float32) for tokens in LONGER_CONTEXTS),
+        ],
+        "kv_fp8_by_context": [
+            by_formula(engine.config, tokens, budget_bytes, torch.bfloat16, fp8=True)
+            for tokens in (allocated["context_tokens"], *LONGER_CONTEXTS)
+        ],
     }
 
 
-def by_formula(config: Config, tokens: int, budget_bytes: int) -> dict[str, Any]:
+def by_formula(config: Config, tokens: int, budget_bytes: int, dtype: torch.dtype, fp8: bool = False) -> dict[str, Any]:
     """Bytes and images in flight for sequences of `tokens` tokens, in a cache laid out for just that length."""
-    compressed_bytes = CacheLayout(config, ITEMSIZE).footprint(0, [tokens]).total_bytes
-    return _row(config, tokens, budget_bytes, compressed_bytes, budget_bytes // compressed_bytes)
+    compressed_bytes = CacheLayout(config, dtype, fp8).footprint(0, [tokens]).total_bytes
+    return _row(config, tokens, budget_bytes, compressed_bytes, budget_bytes // compressed_bytes, dtype)
 
 
 def _as_allocated(engine: NativeEngine, request: Request) -> dict[str, Any]:
@@ -67,11 +76,14 @@ def _as_allocated(engine: NativeEngine, request: Request) -> dict[str, Any]:
     prompt = engine.model.expand(prefix + tail, [geometry], engine.tokenizer.image_id)
     by_slots = cache.num_slots // footprint.slots
     fit = min(by_slots, cache.num_pages // footprint.pages) if cache.layout.page_bytes else by_slots
-    return _row(engine.config, len(prompt) + OUTPUT_TOKENS, cache.budget_bytes, footprint.total_bytes, fit)
+    tokens = len(prompt) + OUTPUT_TOKENS
+    return _row(engine.config, tokens, cache.budget_bytes, footprint.total_bytes, fit, torch.float32)
 
 
-def _row(config: Config, tokens: int, budget_bytes: int, compressed_bytes: int, fit: int) -> dict[str, Any]:
-    uncompressed_bytes = tokens * config.num_hidden_layers * config.head_dim * ITEMSIZE
+def _row(
+    config: Config, tokens: int, budget_bytes: int, compressed_bytes: int, fit: int, dtype: torch.dtype
+) -> dict[str, Any]:  # fmt: skip
+    uncompressed_bytes = tokens * config.num_hidden_layers * config.head_dim * dtype.itemsize
     return {
         "context_tokens": tokens,
         "compressed_bytes_per_image": compressed_bytes,

@@ -193,13 +193,12 @@ def _kv_lines(record: Mapping[str, Any]) -> list[str]:
     budget, side = record["kv_budget_bytes"], record["kv_image_side_pixels"]
     measured = record["kv_images_in_flight_measured"]
     ran = "counted, not run" if measured is None else f"{measured} in flight in a real run"
-    lines = [
-        f"KV cache of {budget / 1e6:g} MB, one question an image: images in flight (bytes of each)",
-        f"{'tokens':>6}  {'compressed':>20}  {'uncompressed':>20}",
-    ]
-    for row in record["kv_by_context"]:
-        cells = [f"{row[f'{kind}_images_in_flight']:,} ({row[f'{kind}_bytes_per_image']:,})" for kind in _KV_KINDS]
-        lines.append(f"{row['context_tokens']:>6}  {cells[0]:>20}  {cells[1]:>20}")
+    lines = [f"KV cache of {budget / 1e6:g} MB, one question an image: images in flight (bytes of each)"]
+    for name, raw, key in (("fp32", "fp32", "kv_by_context"), ("fp8", "bf16", "kv_fp8_by_context")):
+        lines.append(f"{'tokens':>6}  {f'compressed, {name}':>20}  {f'uncompressed, {raw}':>20}")
+        for row in record[key]:
+            cells = [f"{row[f'{kind}_images_in_flight']:,} ({row[f'{kind}_bytes_per_image']:,})" for kind in _KV_KINDS]
+            lines.append(f"{row['context_tokens']:>6}  {cells[0]:>20}  {cells[1]:>20}")
     lines[2] += f"  {side} x {side} pixels; {ran}"
     return lines
 

@@ -20,7 +20,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from model.cache import Cache, CacheLayout
+from model.cache import Cache
+from model.cache_layout import CacheLayout
 from model.engine import Completion, NativeEngine, Request
 from model.grammar import Grammar
 from model.prompt import Tokenizer
@@ -234,7 +235,7 @@ def _best(name: str, tokens_per_second: dict[int, float]) -> dict[str, Any]:
 def native_generate(model: VisionLanguageModel, ids_BP: Tensor, new_tokens: int) -> Tensor:
     """`new_tokens` greedy tokens [B, new_tokens] after B text prompts of one length, as the engine's runner decodes."""
     batch, prompt = ids_BP.shape
-    layout = CacheLayout(model.config, model.embed.weight.dtype.itemsize)
+    layout = CacheLayout(model.config, model.embed.weight.dtype)
     footprint = layout.footprint(0, [prompt + new_tokens] * batch)
     cache = Cache(model.config, footprint.total_bytes, model.embed.weight.dtype, ids_BP.device, prompt + new_tokens)
     runner = runner_of(model, cache, torch.get_num_threads())

@@ -7,7 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.cache import Cache, CachedSequence, CacheLayout
+from model.cache import Cache, CachedSequence
+from model.cache_layout import CacheLayout
 from tests.tiny import TINY
 
 CPU = torch.device("cpu")
@@ -65,9 +66,17 @@ def test_a_budget_too_small_for_one_sequence_is_refused_with_the_bytes_it_takes(
 
 
 def test_the_bytes_of_a_layout_are_those_of_its_entries() -> None:
-    layout = CacheLayout(TINY, itemsize=4)
+    layout = CacheLayout(TINY, torch.float32)
     assert layout.sliding == 4 * 12 * 16 * 4  # layers x window x width x fp32
     assert layout.page_tokens == 16
     assert layout.csa == 2 * 4 * 16 * 4  # CSA layers x entries a page x width x fp32
     assert layout.indexer == 2 * 4 * 8 * 4
     assert layout.hca == 1 * 1 * 16 * 4
+
+
+def test_a_layout_in_fp8_takes_the_bytes_of_its_rows() -> None:
+    layout, plain = CacheLayout(TINY, torch.float32, fp8=True), CacheLayout(TINY, torch.float32)
+    rotary = TINY.qk_rope_head_dim
+    assert layout.sliding == 4 * 12 * (16 - rotary + 2 * rotary + 1)  # codes, bf16, a scale
+    assert layout.indexer == 2 * 4 * (8 + 1)
+    assert layout.unfinished == plain.unfinished

@@ -27,7 +27,8 @@ from tests.pipeline.pictures import broken_pictures, encoded, picture
 
 def plan(checkpoint: Path, kv_budget_mb: int | None = 8) -> Plan:
     decoding = (10**6, 10**6, 20.0)
-    return Plan("run-1", str(checkpoint), "cpu", "auto", kv_budget_mb, 0.6, 6, "auto", GREEDY, 5, 600.0, 1, decoding)
+    held = "auto", "auto", kv_budget_mb, 0.6, 6
+    return Plan("run-1", str(checkpoint), "cpu", *held, "auto", GREEDY, 5, 600.0, 1, decoding)
 
 
 def images(*rows: dict[str, Any]) -> pa.Table:

@@ -93,6 +93,10 @@ def test_images_in_flight_are_what_the_budget_holds(printed: tuple[list[str], di
         for kind in ("compressed", "uncompressed"):
             held = row[f"{kind}_images_in_flight"] * row[f"{kind}_bytes_per_image"]
             assert held <= budget < 2 * held + row[f"{kind}_bytes_per_image"]
+    for row, packed in zip(rows, record["kv_fp8_by_context"], strict=True):
+        assert packed["context_tokens"] == row["context_tokens"]
+        assert packed["uncompressed_bytes_per_image"] * 2 == row["uncompressed_bytes_per_image"]
+        assert packed["compressed_bytes_per_image"] < row["compressed_bytes_per_image"] / 2
     assert rows[2]["compressed_images_in_flight"] > 2 * rows[2]["uncompressed_images_in_flight"]
     assert 1 <= record["kv_images_in_flight_measured"] <= rows[0]["compressed_images_in_flight"]
 
