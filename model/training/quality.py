@@ -41,6 +41,7 @@ _SENTENCE = re.compile(r"(?<=[.!?])\s+")
 _STUTTER = re.compile(r"\b(\w+)(?:\W+\1\b){2}")
 _TOTAL = re.compile(r"(\d+) in total")
 _RUNNING = re.compile(rf"{END_BOX} ?(\d+)\.")
+_NOTHING_LEFT = re.compile(r"(?<!\d)0 closed$")
 _NO = "there is no "
 
 
@@ -163,10 +164,11 @@ def _reading_agrees(case: Case, thought: _Thought) -> bool:
 
 
 def _maze_agrees(case: Case, thought: _Thought) -> bool:
-    """The word "goal" goes with "True" and a way between the exploration's ends; "closed" with "False" and no way."""
+    """The word "goal" goes with "True" and a way between the exploration's ends; "closed", where no way is left to take,
+    with "False" and no way."""
     word = thought.words.rpartition(" ")[2].strip()
     if same_answer(thought.answer, "False"):
-        return word.endswith("closed") and not thought.answered
+        return bool(_NOTHING_LEFT.search(thought.text.strip())) and not thought.answered
     if not same_answer(thought.answer, "True") or not word.endswith("goal") or not thought.answered:
         return False
     ends = ((thought.primitives[0], thought.answered[0]), (thought.primitives[-1], thought.answered[-1]))

@@ -126,6 +126,9 @@ def test_a_way_must_end_where_the_exploration_did() -> None:
     assert DISAGREES in faults(case, f"{thinking}{END_THINK}True{elsewhere}")
     closed = case_of("maze", answer="False")
     assert DISAGREES in faults(closed, f"{closed.response}{elsewhere}")
+    for left in ("1", "10"):
+        early = closed.response.replace("dead end 0 closed", f"dead end {left} closed")
+        assert early != closed.response and DISAGREES in faults(closed, early)
 
 
 def test_the_last_point_must_be_at_the_icon_named() -> None:
