@@ -164,8 +164,8 @@ def _reading_agrees(case: Case, thought: _Thought) -> bool:
 
 
 def _maze_agrees(case: Case, thought: _Thought) -> bool:
-    """The word "goal" goes with "True" and a way between the exploration's ends; "closed", where no way is left to take,
-    with "False" and no way."""
+    """The word "goal" goes with "True" and a way between the exploration's ends; "closed", with no way left
+    to take, with "False" and no way."""
     word = thought.words.rpartition(" ")[2].strip()
     if same_answer(thought.answer, "False"):
         return bool(_NOTHING_LEFT.search(thought.text.strip())) and not thought.answered
