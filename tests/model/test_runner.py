@@ -164,22 +164,27 @@ def test_bf16_is_packed_where_the_cpu_multiplies_it(has_instructions: bool, monk
     runner.close()
 
 
+def logits_of(kind: type[DenseRunner] | type[PackedRunner], model: VisionLanguageModel, cache: Cache) -> torch.Tensor:
+    """Of six images, then a run of words each, then one word at a time."""
+    runner: Runner = DenseRunner(model, cache) if kind is DenseRunner else PackedRunner(model, cache, 2)
+    sequences, given = [], []
+    for number in range(6):
+        ids, picture = picture_of(model, 168, 168 + 60 * number, number)
+        sequences += cache.reserve(cache.layout.footprint(len(ids), [60]))
+        runner.run([Feed(sequences[-1], ids, picture, wanted=False)])
+    for step, length in enumerate((20, 1, 1, 5, 1)):
+        given.append(runner.run([Feed(one, text(length, step + n)) for n, one in enumerate(sequences)]))
+    runner.close()
+    return torch.cat(given)
+
+
 def test_packed_bf16_is_no_further_from_fp32_than_dense_bf16() -> None:
     threads = torch.get_num_threads()
     exact, narrow = tiny_model(TINY, seed=3), in_bf16(tiny_model(TINY, seed=3))
     logits = []
     for model, kind in ((exact, DenseRunner), (narrow, DenseRunner), (narrow, PackedRunner)):
         cache = Cache(TINY, BUDGET, model.embed.weight.dtype, CPU, 100)
-        runner: Runner = DenseRunner(model, cache) if kind is DenseRunner else PackedRunner(model, cache, 2)
-        sequences, given = [], []
-        for number in range(6):  # images, then a run of words, then one word at a time
-            ids, picture = picture_of(model, 168, 168 + 60 * number, number)
-            sequences += cache.reserve(cache.layout.footprint(len(ids), [60]))
-            runner.run([Feed(sequences[-1], ids, picture, wanted=False)])
-        for step, length in enumerate((20, 1, 1, 5, 1)):
-            given.append(runner.run([Feed(one, text(length, step + n)) for n, one in enumerate(sequences)]))
-        runner.close()
-        logits.append(torch.cat(given))
+        logits.append(logits_of(kind, model, cache))
     torch.set_num_threads(threads)
     # The median: an expert or an entry chosen otherwise moves a few rows far, whichever runner it happens to.
     dense_error, packed_error = ((some - logits[0]).abs().median() for some in logits[1:])
@@ -195,16 +200,7 @@ def test_entries_in_fp8_are_the_same_for_both_runners_but_for_a_last_digit(name:
     logits = []
     for kind in (DenseRunner, PackedRunner):
         cache = Cache(model.config, BUDGET, torch.float32, CPU, 100, fp8=True)
-        runner: Runner = DenseRunner(model, cache) if kind is DenseRunner else PackedRunner(model, cache, 2)
-        sequences, given = [], []
-        for number in range(6):
-            ids, picture = picture_of(model, 168, 168 + 60 * number, number)
-            sequences += cache.reserve(cache.layout.footprint(len(ids), [60]))
-            runner.run([Feed(sequences[-1], ids, picture, wanted=False)])
-        for step, length in enumerate((20, 1, 1, 5, 1)):
-            given.append(runner.run([Feed(one, text(length, step + n)) for n, one in enumerate(sequences)]))
-        runner.close()
-        logits.append(torch.cat(given))
+        logits.append(logits_of(kind, model, cache))
     torch.set_num_threads(threads)
     off = (logits[0] - logits[1]).abs().amax(dim=1)  # of a row
     # What one of them rounds up and the other down, by a last digit, moves a row by an E4M3 step of one channel.

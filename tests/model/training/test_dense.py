@@ -263,6 +263,16 @@ def test_a_small_thing_is_worth_as_much_as_a_large_one() -> None:
         head.kinds.bias[5] = 10.0
         _, parts = head(torch.randn(1, 100, 4), patches, 10, 10)
     assert int((patches.share > 0).sum()) == 20 and parts["noun"] == pytest.approx(5.0, abs=0.1)
+    # The same of the patches of 3 x 3 in cells: one thing is on 1 of them, the other on 9.
+    things = Facts((Fact((0.0, 0.0, 10.0, 10.0), 5, 2), Fact((60.0, 30.0, 90.0, 60.0), 7, 2)))
+    patches = DenseTargets.stack([targets_of(things, (1 / 90, 1 / 60), 6, 9, owns_centre=False)])
+    detail = DetailHead(4, 3)
+    with torch.no_grad():
+        detail.things.weight.zero_()
+        detail.things.bias.zero_()
+        detail.things.bias.view(9, -1)[:, 5] = 10.0
+        _, parts = detail(torch.randn(1, 6, 4), patches, 2, 3, torch.arange(6))
+    assert int((patches.share > 0).sum()) == 10 and parts["thing"] == pytest.approx(5.0, abs=0.1)
 
 
 def test_a_cell_of_which_nothing_is_known_is_asked_nothing() -> None:

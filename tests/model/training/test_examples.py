@@ -13,6 +13,7 @@ from PIL import Image
 from model.config import Config
 from model.image import span
 from model.prompt import Tokenizer
+from model.tasks.suites import SUITES
 from model.training.examples import IGNORE, NOWHERE, SHAPES_LESSON, encode, material
 from model.training.facts import UNKNOWN
 from tests.conftest import DEFAULT_CHECKPOINT
@@ -168,3 +169,10 @@ def test_a_folder_without_cases_is_refused(tmp_path: Path, content: str | None) 
         (tmp_path / "cases.jsonl").write_text(content)
     with pytest.raises(ValueError, match=r"cases\.jsonl"):
         material(f"cases:{tmp_path}", 0)
+
+
+@pytest.mark.parametrize("suite", ["maze", "reading"])
+def test_most_images_of_a_suite_are_painted_anew_in_training(suite: str) -> None:
+    drawn = (SUITES[suite].case(seed, "easy", "train").image.convert("RGB") for seed in range(12))
+    taught = (material(f"{suite}/easy", seed).image.convert("RGB") for seed in range(12))
+    assert 3 <= sum(a.tobytes() != b.tobytes() for a, b in zip(drawn, taught, strict=True)) <= 12

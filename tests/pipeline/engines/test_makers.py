@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from model.engine import NativeEngine
 from model.request import Completion, Request
 from pipeline.engines.makers import ENGINES, Plan, conditions, kv_budget_bytes
 from pipeline.settings import Settings
@@ -76,3 +77,12 @@ def test_a_missing_vllm_is_named_at_once_with_the_line_that_installs_it(
 def test_an_engine_that_nobody_brings_is_an_error() -> None:
     with pytest.raises(ValueError, match="engine"):
         plan(engine="vlllm")
+
+
+def test_the_native_engine_keeps_its_cache_in_the_format_asked_for(tiny_checkpoint: Path) -> None:
+    for kind in ("auto", "fp8"):
+        engine = ENGINES["native"].make(plan(model=str(tiny_checkpoint), kv_dtype=kind, device="cpu", kv_budget_mb=1))
+        try:
+            assert isinstance(engine, NativeEngine) and engine.cache.layout.attention.fp8 == (kind == "fp8")
+        finally:
+            engine.close()
