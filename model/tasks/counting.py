@@ -10,7 +10,7 @@ other, for each kind of question:
     shelf      how many red bottles are on the shelf? how many cans are on the top shelf?
 
 The thinking of a coarse question says what it looks for, boxes all of it at once and tallies; that of the others (fine)
-scans what might count one by one and names each for what it is: about from left to right, a shelf board by board. A box
+scans what might count one by one and names each for what it is: in lines of 84 pixels, a shelf board by board. A box
 counts towards the answer when its label is the one asked for, or when it has none:
 
     I look for cups. <｜ref｜>cup<｜/ref｜><｜box｜>[[12,40,210,260],[500,31,690,230]]<｜/box｜> 2 in total.</think>2
@@ -64,7 +64,7 @@ _TEMPLATES = (
     "count every {one}{place}.", "number of {many}{place}?",
 )  # fmt: skip
 _CAPITALISED_SHARE = 0.25
-_STRAY = 0.03  # of the image's width: a scan from left to right is as sure as that of what comes first
+_LINE = 84  # pixels: about what two rows of image tokens show, which are read column by column
 _Scanned = tuple[str, Box]
 _INTEGER = re.compile(r"\d+")
 
@@ -116,8 +116,7 @@ def _pose(rng: np.random.Generator, level: str, kind: str, counted: Counted) -> 
     boxes = tuple(sorted(box for name, box in counted.scanned if name == counted.label))
     many = f"{counted.many} {counted.place}".strip()
     question = question_of(rng, counted.one, counted.many, counted.place)
-    # A shelf is read board by board, which leaves no doubt what comes next.
-    scanned = counted.scanned if kind == "shelf" else _from_the_left(rng, counted.scanned, counted.image.width)
+    scanned = counted.scanned if kind == "shelf" else _line_by_line(counted.scanned)
     return Case(
         "counting", level, kind, counted.image, question, str(len(boxes)),
         respond(kind, many, counted.label, scanned, counted.image.size), boxes,
@@ -141,13 +140,13 @@ def question_of(rng: np.random.Generator, one: str, many: str, place: str) -> st
 # ---- the reference response
 
 
-def _from_the_left(rng: np.random.Generator, scanned: Sequence[_Scanned], width: int) -> list[_Scanned]:
-    """From left to right, about: what stands nearly above another thing may come before it or after it.
+def _line_by_line(scanned: Sequence[_Scanned]) -> list[_Scanned]:
+    """As a page is read: what has its centre in one line, from the left, before the line below.
 
-    In a strict order whoever takes the wrong one of such a pair first never comes back for the other.
+    The image's tokens come in nearly this order, so that what is next is the next such token. From left to right over
+    the whole image, things near in x were passed over: one in four where others are near, one in nine where none is.
     """
-    strayed = [box[0] + rng.uniform(-1, 1) * _STRAY * width for _, box in scanned]
-    return [scanned[i] for i in np.argsort(strayed)]
+    return sorted(scanned, key=lambda each: ((each[1][1] + each[1][3]) / 2 // _LINE, each[1][0] + each[1][2]))
 
 
 def respond(kind: str, many: str, label: str, scanned: Sequence[_Scanned], size: tuple[int, int]) -> str:

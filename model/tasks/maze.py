@@ -2,8 +2,9 @@
 
 A response explores the maze depth first (`maze_tracing`), then answers. The way's points turn where it turns:
 
-    <｜point｜>[[70,71]]<｜/point｜>fork 2<｜point｜>[[310,71]]<｜/point｜>goal</think>True<｜point｜>[…]<｜/point｜>
-    <｜point｜>[[70,71],[70,310]]<｜/point｜>dead end 0 closed</think>False
+    <｜point｜>[[70,71]]<｜/point｜>fork right, up 2<｜point｜>[[310,71]]<｜/point｜>goal</think>
+        True<｜point｜>[[70,71],[310,71]]<｜/point｜>
+    <｜point｜>[[70,71]]<｜/point｜>way down 1<｜point｜>[[70,310]]<｜/point｜>dead end 0 closed</think>False
 
 The score's parts are the paper's; their weights are ours. Two rules decided them. Whoever answers wrong never gets more
 than whoever answers right and shows nothing: what is left without the answer and the path (0.35) is less than the

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from model.primitives import parse
 from model.tasks.counting import SUITE
 from model.tasks.suite import Case
@@ -11,17 +13,20 @@ def some(count: int) -> list[Case]:
     return [SUITE.case(seed, "medium", "train") for seed in range(count)]
 
 
-def test_a_collage_is_scanned_from_the_left_and_what_stands_above_one_another_in_any_order() -> None:
-    strict = near = turned = 0
+def test_a_collage_is_scanned_line_by_line_and_a_line_from_the_left() -> None:
+    beside = below = 0
     for case in some(200):
         if case.kind != "shelf":
+            height = case.image.height
             frames = [primitive.frame for primitive in parse(case.response)]
-            for i, (left, *_) in enumerate(frames):
-                for later, *_ in frames[i + 1 :]:
-                    assert left - later <= 2 * 0.03 * 999 + 1
-                    near, turned = near + (abs(left - later) < 15), turned + (0 < left - later < 15)
-                    strict += later - left > 60
-    assert strict > 1000 and 0.25 < turned / near < 0.5  # of those nearly above one another, each order
+            for (x1, y1, x2, y2), (later1, later2, later3, later4) in pairwise(frames):
+                middle, next_middle = ((a + b) / 2 / 999 * height for a, b in ((y1, y2), (later2, later4)))
+                assert next_middle // 84 >= middle // 84 or abs(middle % 84 - 42) > 41  # rounded to a 999th
+                if next_middle // 84 == middle // 84:
+                    assert later1 + later3 >= x1 + x2 - 2
+                    beside += 1
+                below += next_middle // 84 > middle // 84
+    assert beside > 100 and below > 100
 
 
 def test_a_shelf_is_scanned_board_by_board() -> None:
