@@ -206,6 +206,7 @@ class _Taught:
         self.labels: list[tuple[int, int, list[int]]] = []  # begin and end of a box's label, and its numbers
         opens = {tokenizer.box_id: 4, tokenizer.point_id: 2}
         closes = {tokenizer.end_box_id, tokenizer.end_point_id}
+        others = {*opens, tokenizer.ref_id, tokenizer.end_think_id, tokenizer.eos_id}
         labelled = -1  # where the label of the next primitive began
         at, held = 0, 0
         while at < length:
@@ -231,11 +232,20 @@ class _Taught:
                             self.come[at + 1 :] = [(x, y)] * (length - at - 1)
                         begun, numbers, labelled = at + 1, [], -1
                     at += 1
+                if size == 2:
+                    self._look_around(at + 1, response, others)
             elif token == tokenizer.end_ref_id and labelled >= 0:
                 for k in range(labelled + 1, at):
                     self.in_label[k] = True
                 held = at
             at += 1
+
+    def _look_around(self, begin: int, response: list[int], ends: set[int]) -> None:
+        """Let the words after a way, which say what is seen from its last point, look there."""
+        for k in range(begin, len(response)):
+            if response[k] in ends:
+                return
+            self.points[k] = self.come[k]
 
     def read_along(self, facts: Facts, size: tuple[int, int], texts: list[str]) -> None:
         """Let each token of a price look where its characters are printed, not at the middle of the tag.

@@ -15,11 +15,12 @@ from torch import Tensor, nn
 from ..attention import CSA_RATIO
 from ..config import Config
 from ..prompt import Tokenizer
+from ..tasks.maze_tracing import CLOSED, DEAD_END, DIRECTIONS, FORK, GOAL, WAY
 from ..vision_language_model import VisionLanguageModel
 from . import whole
 from .batches import Batch
 from .dense import DenseHead, DetailHead
-from .examples import IGNORE
+from .examples import IGNORE, NOWHERE
 from .initialise import initialise
 from .lessons import Lesson
 
@@ -31,6 +32,7 @@ GUIDED_HEADS = 2  # the last heads of a label layer read the label, the first on
 BALANCE_STEP = 1e-3
 ANSWER_WEIGHT = 3.0  # of a token after </think>: what the thinking is for
 LABEL_WEIGHT = 3.0  # of a token of a label: what is seen there, among many more coordinates of where
+WAY_WEIGHT = 4.0  # of a token that says whether a way turns, ends, or where it goes on
 
 
 class Student(nn.Module):
@@ -38,6 +40,7 @@ class Student(nn.Module):
 
     number_ids: Tensor
     value_of_id: Tensor
+    is_way: Tensor
 
     def __init__(self, config: Config, tokenizer: Tokenizer, seed: int) -> None:
         super().__init__()
@@ -52,7 +55,11 @@ class Student(nn.Module):
         value_of_id = torch.full((config.vocab_size,), -1)
         value_of_id[number_ids] = torch.arange(len(number_ids))
         self.register_buffer("number_ids", number_ids, persistent=False)
+        is_way = torch.zeros(config.vocab_size, dtype=torch.bool)
+        words = [WAY, FORK, DEAD_END, GOAL, *(f" {each}" for each in (CLOSED, *DIRECTIONS)), "]]", "],[", *"0123456789"]
+        is_way[[token for word in words for token in tokenizer.encode(word)]] = True
         self.register_buffer("value_of_id", value_of_id, persistent=False)
+        self.register_buffer("is_way", is_way, persistent=False)
         self.end_think_id = tokenizer.end_think_id
 
     def loss(
@@ -92,7 +99,9 @@ class Student(nn.Module):
         logits = whole.linear(hidden[learnt], model.head.weight, how.product_type)
         each_L, off = self._token_loss(logits, labels_L, coordinate_L, lesson.spread_at(step))
         answers_L, naming_L = (each_BT[learnt] for each_BT in said(batch, self.end_think_id))
-        weight_L = torch.where(answers_L, ANSWER_WEIGHT, torch.where(naming_L, LABEL_WEIGHT, 1.0))
+        ways_L = self.is_way[labels_L] & (batch.from_BT[learnt] != NOWHERE) & ~coordinate_L
+        weight_L = torch.where(naming_L, LABEL_WEIGHT, torch.where(ways_L, WAY_WEIGHT, 1.0))
+        weight_L = torch.where(answers_L, ANSWER_WEIGHT, weight_L)
         look, index = guidance_loss(looked, batch, model.config), indexer_loss(looked)
         with torch.no_grad():
             right_L = (logits.argmax(-1) == labels_L).float()
@@ -100,7 +109,7 @@ class Student(nn.Module):
             parts |= {"look": look.item(), "index": index.item(), "off": off.item()}
             parts |= {"coordinate": each_L[coordinate_L].mean().item(), "text": each_L[words].mean().item()}
             parts |= {"right": right_L[words].mean().item(), "answer": right_L[answers_L].mean().item()}
-            parts |= {"named": right_L[naming_L].mean().item()}
+            parts |= {"named": right_L[naming_L].mean().item(), "ways": right_L[ways_L & ~answers_L].mean().item()}
         answered = (each_L * weight_L).sum() / weight_L.sum()
         loss = answered + 5 * off + lesson.guidance * look + 0.1 * index + lesson.dense * 0.5 * dense
         return loss, parts

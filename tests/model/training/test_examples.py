@@ -73,6 +73,23 @@ def test_each_step_of_a_way_is_told_where_the_one_before_has_come_to(source: str
         assert (come == NOWHERE) is (source == "counting/easy")
 
 
+def test_what_is_said_after_a_way_looks_where_it_has_come_to() -> None:
+    words = 0
+    for seed in range(6):
+        example = encode(material("maze/easy", seed), CONFIG, TOKENIZER)
+        saying = False
+        for at in (example.labels_T != IGNORE).nonzero()[:, 0].tolist():
+            token = int(example.labels_T[at])
+            if token in (TOKENIZER.point_id, TOKENIZER.end_think_id, TOKENIZER.eos_id):
+                saying = False
+            if saying:
+                assert int(example.look_T[at]) == int(example.from_T[at]) != NOWHERE
+                words += 1
+            saying |= token == TOKENIZER.end_point_id
+        assert int(example.look_T[-1]) == NOWHERE  # of the answer, nothing
+    assert words > 60
+
+
 def test_a_price_is_read_where_its_characters_are_printed() -> None:
     config, tokenizer = Config.from_file(DEFAULT_CHECKPOINT), Tokenizer(DEFAULT_CHECKPOINT)
     seen = 0

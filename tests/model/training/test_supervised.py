@@ -202,6 +202,24 @@ def test_a_label_weighs_more_than_a_coordinate(monkeypatch: pytest.MonkeyPatch) 
     assert gradients[3.0] > 1.3 * gradients[1.0]
 
 
+def test_words_for_where_a_way_goes_on_weigh_more_than_they_do_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    student, batch = Student(CONFIG, TOKENIZER, seed=0).eval(), batch_of("maze/easy")
+    only = replace(LESSON, dense=0.0, guidance=0.0)
+    directions = [token for word in (" right", " left", " up", " down") for token in TOKENIZER.encode(word)]
+    torch.nn.init.zeros_(student.model.head.weight)
+
+    def strength(of: Batch, weight: float) -> float:
+        monkeypatch.setattr(supervised, "WAY_WEIGHT", weight)
+        student.zero_grad(set_to_none=True)
+        student.loss(of, only, EXACT)[0].backward()
+        assert student.model.head.weight.grad is not None
+        return float(student.model.head.weight.grad[directions].norm())
+
+    assert strength(batch, 4.0) > 1.5 * strength(batch, 1.0)
+    nowhere = replace(batch, from_BT=torch.full_like(batch.from_BT, NOWHERE))
+    assert strength(nowhere, 4.0) == pytest.approx(strength(nowhere, 1.0), rel=0.01)  # experts' biases move
+
+
 def test_experts_that_get_too_little_are_preferred_from_then_on() -> None:
     student = Student(CONFIG, TOKENIZER, seed=0)
     gate = next(iter(student.model.each_layer())).ffn.gate
