@@ -2,22 +2,38 @@
 
 The package `easy-vqa` holds its 4,000 training and 1,000 test images. A case's seed is its place in the set's list;
 the train split is for training and for the blind guesser, and there is no validation split.
+
+A reference response points at the shape, says whether what a question asks for is there, and then answers: of "is
+there not a teal shape?"
+
+    <｜ref｜>blue triangle<｜/ref｜><｜box｜>[[500,484,702,656]]<｜/box｜> none</think>yes
+
+The set has no boxes and no facts. The box is that of the pixels that stand out; name and colour are what all questions
+on an image say together, and where they leave one open (one image in ten) the response is the bare answer.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import re
 from functools import cache
 from typing import NamedTuple
 
+import numpy as np
 from PIL import Image
 
+from model.primitives import format_boxes
 from model.prompt import END_THINK
 from model.tasks.general import judge
-from model.tasks.suite import Case, Split, Suite
+from model.tasks.matching import Box
+from model.tasks.suite import Case, Split, Suite, to_frame
 
 NAME = "easy-vqa"
 LEVEL = "given"
+COLORS = frozenset({"black", "blue", "brown", "gray", "green", "red", "teal", "yellow"})
+SHAPES = frozenset({"circle", "rectangle", "triangle"})
+_STANDS_OUT = 60.0  # of red, green and blue together: the ground's noise is less, and the faintest shape more
+_DENIES = re.compile(r"\b(no|not)\b")
 
 
 class _Questions(NamedTuple):
@@ -58,10 +74,47 @@ def _case(seed: int, level: str, split: Split) -> Case:
     question, answer = every.texts[seed], every.answers[seed]
     with Image.open(every.paths[every.images[seed]]) as file:
         image = file.convert("RGB")
-    return Case(NAME, level, _kind(question), image, question, answer, f"{END_THINK}{answer}")
+    response = _thinking(question, answer, _shown(split)[every.images[seed]], image) + f"{END_THINK}{answer}"
+    return Case(NAME, level, _kind(question), image, question, answer, response)
 
 
 def _kind(question: str) -> str:
     if "what" not in question:
         return "yes or no"
     return "color" if "color" in question else "shape"
+
+
+def _thinking(question: str, answer: str, shown: tuple[str, str] | None, image: Image.Image) -> str:
+    if shown is None:
+        return ""
+    found = ""
+    if answer in ("yes", "no"):
+        found = " found" if (answer == "yes") is not bool(_DENIES.search(question)) else " none"
+    return format_boxes(" ".join(shown), [to_frame(_box(image), image.size)]) + found
+
+
+@cache
+def _shown(split: Split) -> dict[int, tuple[str, str] | None]:
+    """Colour and shape of each image of a split; None where its questions leave either open."""
+    every = _questions(split)
+    true: dict[int, set[str]] = {image: set() for image in every.paths}
+    false: dict[int, set[str]] = {image: set() for image in every.paths}
+    for text, answer, image in zip(every.texts, every.answers, every.images, strict=True):
+        denied = answer in ("yes", "no") and (answer == "no") is not bool(_DENIES.search(text))
+        words = {*text.rstrip("?").split(), answer} & (COLORS | SHAPES)
+        (false if denied else true)[image].update(words)
+
+    def the_one(image: int, of: frozenset[str]) -> str | None:
+        left = true[image] & of or of - false[image]
+        return next(iter(left)) if len(left) == 1 else None
+
+    pairs = {image: (the_one(image, COLORS), the_one(image, SHAPES)) for image in every.paths}
+    return {image: (color, shape) if color and shape else None for image, (color, shape) in pairs.items()}
+
+
+def _box(image: Image.Image) -> Box:
+    """Around the pixels that stand out from the ground, in pixels."""
+    pixels = np.asarray(image, dtype=np.float64)
+    edge = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
+    rows, columns = (np.abs(pixels - np.median(edge, axis=0)).sum(axis=2) > _STANDS_OUT).nonzero()
+    return float(columns.min()), float(rows.min()), float(columns.max() + 1), float(rows.max() + 1)
