@@ -1,4 +1,4 @@
-"""What the cache takes: bytes of slots and pages, and of requests, by branch."""
+"""What the cache takes: bytes of slots, windows and pages, and of requests, by branch."""
 
 from __future__ import annotations
 
@@ -12,13 +12,16 @@ from .config import Config
 from .entries import EntryFormat
 
 MIN_PAGE_TOKENS = 16
+WINDOW_TOKENS = 16  # at most, whose raw entries are given to a sequence at a time
 
 
 @dataclass(frozen=True)
 class Footprint:
-    """Bytes of one request at its longest, by branch, as the cache allocates them: whole slots, whole pages."""
+    """Bytes of one request at its longest, by branch, as the cache allocates them: whole slots, windows and pages."""
 
     slots: int
+    shared_windows: int
+    own_windows: tuple[int, ...]
     shared_pages: int
     own_pages: tuple[int, ...]
     sliding_bytes: int
@@ -28,8 +31,17 @@ class Footprint:
     unfinished_window_bytes: int
 
     @property
+    def windows(self) -> int:
+        return self.shared_windows + sum(self.own_windows)
+
+    @property
     def pages(self) -> int:
         return self.shared_pages + sum(self.own_pages)
+
+    @property
+    def units(self) -> tuple[int, int, int]:
+        """Slots, windows and pages."""
+        return self.slots, self.windows, self.pages
 
     @property
     def total_bytes(self) -> int:
@@ -38,7 +50,8 @@ class Footprint:
 
 
 class CacheLayout:
-    """What a slot and a page of one configuration take, in bytes by branch: computed in `dtype`, kept so or in FP8."""
+    """What a slot, a window and a page of one configuration take, in bytes by branch: computed in `dtype`, kept so or
+    in FP8."""
 
     def __init__(self, config: Config, dtype: torch.dtype, fp8: bool = False) -> None:
         self.config = config
@@ -49,7 +62,9 @@ class CacheLayout:
         for ratio in ratios:
             assert self.page_tokens % ratio == 0, f"a page of {self.page_tokens} tokens cuts windows of {ratio}"
         entry = self.attention.entry_bytes
-        self.sliding = config.num_hidden_layers * config.sliding_window * entry
+        self.window_tokens = min(WINDOW_TOKENS, config.sliding_window)
+        self.most_windows = -(-config.sliding_window // self.window_tokens)
+        self.sliding = config.num_hidden_layers * self.window_tokens * entry
         self.unfinished = sum(_unfinished_bytes(config, ratio) for ratio in ratios)
         csa = ratios.count(CSA_RATIO)
         self.csa = csa * (self.page_tokens // CSA_RATIO) * entry
@@ -58,20 +73,32 @@ class CacheLayout:
 
     @property
     def slot_bytes(self) -> int:
-        return self.sliding + self.unfinished
+        return self.unfinished
+
+    @property
+    def window_bytes(self) -> int:
+        return self.sliding
 
     @property
     def page_bytes(self) -> int:
         return self.csa + self.indexer + self.hca
 
+    def windows(self, tokens: int) -> int:
+        """How many a sequence of `tokens` ever needs: raw entries of all, or of the last `sliding_window` in a ring."""
+        return min(-(-tokens // self.window_tokens), self.most_windows)
+
     def footprint(self, prefix_tokens: int, tail_tokens: Sequence[int]) -> Footprint:
         """Of one image's prompt up to its questions, and for each question its tail with the longest response."""
         shared = prefix_tokens // self.page_tokens
         own = tuple(-(-(prefix_tokens + tail) // self.page_tokens) - shared for tail in tail_tokens)
-        slots, pages = len(own), shared + sum(own)
+        # The windows that the image fills can be shared as long as nobody's ring comes around to write there.
+        longest = prefix_tokens + max(tail_tokens)
+        same = prefix_tokens // self.window_tokens if longest <= self.most_windows * self.window_tokens else 0
+        rings = tuple(self.windows(prefix_tokens + tail) - same for tail in tail_tokens)
+        slots, windows, pages = len(own), same + sum(rings), shared + sum(own)
         return Footprint(
-            slots, shared, own, slots * self.sliding, pages * self.csa, pages * self.indexer, pages * self.hca,
-            slots * self.unfinished,
+            slots, same, rings, shared, own, windows * self.sliding, pages * self.csa, pages * self.indexer,
+            pages * self.hca, slots * self.unfinished,
         )  # fmt: skip
 
 

@@ -147,8 +147,9 @@ class NativeEngine:
         if not self.cache.can_ever_hold(footprint):
             raise RequestError(
                 "kv_budget",
-                f"needs {footprint.total_bytes} bytes of KV cache ({footprint.slots} slots, {footprint.pages} pages); "
-                f"the budget of {self.cache.budget_bytes} holds {self.cache.num_slots} and {self.cache.num_pages}",
+                f"needs {footprint.total_bytes} bytes of KV cache ({footprint.slots} slots, {footprint.windows} "
+                f"windows, {footprint.pages} pages); the budget of {self.cache.budget_bytes} has "
+                f"{self.cache.slots.count}, {self.cache.windows.count} and {self.cache.pages.count}",
             )
         limits = (request.max_output_tokens, request.sampling)
         return Job(self.pictures.of(request.image), prefix, tails, decisions, *limits, footprint, Future())
@@ -253,25 +254,20 @@ class NativeEngine:
             self._stats.output_tokens += len(question.output)
             if len(job.finished) == len(job.tails):
                 self._stats.kv_bytes_predicted += job.footprint.total_bytes
-                self._stats.kv_bytes_measured += self._held_bytes(job)
+                self._stats.kv_bytes_measured += self.cache.held_bytes(job.sequences)
                 completions = [self._completion(job.finished[number]) for number in range(len(job.tails))]
                 job.finished.clear()  # they hold the job, which holds the picture: nobody would free the ring for long
                 job.resolve(completions)
 
-    def _held_bytes(self, job: Job) -> int:
-        """What the sequences of a job held of the cache together."""
-        pages = {page for sequence in job.sequences for page in sequence.pages}
-        return len(job.sequences) * self.cache.layout.slot_bytes + len(pages) * self.cache.layout.page_bytes
-
     def _completion(self, question: Running) -> Completion:
-        job, layout, geometry = question.job, self.cache.layout, question.job.picture.geometry
+        job, geometry = question.job, question.job.picture.geometry
         inside = span(geometry.rows, geometry.columns, 3)  # at position 3 there are no alignment pads
         usage = Usage(
             image_tokens=len(inside.types),
             prompt_tokens=question.prompt_tokens,
             output_tokens=len(question.output),
             kv_entries=(len(inside.types) - 2) // 4,
-            kv_bytes=layout.slot_bytes + len(question.sequence.pages) * layout.page_bytes,
+            kv_bytes=self.cache.held_bytes([question.sequence]),
             shared_prefill=question.number > 0,
             pointing=job.decisions[question.number].point,
             pointing_reason=job.decisions[question.number].reason,

@@ -70,11 +70,12 @@ class PackedRunner:
         picture = Picture(plan(side, side, config), torch.zeros(0))
         picture.patches = torch.zeros(picture.geometry.patch_rows * picture.geometry.patch_columns, 3, side, side)
         types = span(picture.geometry.rows, picture.geometry.columns, 0).types
-        # Into slot 0 and page 0 of a cache that nobody uses yet.
-        pages = [0] * -(-len(types) // self.cache.layout.page_tokens)
+        # Into slot 0, window 0 and page 0 of a cache that nobody uses yet.
+        layout = self.cache.layout
+        windows, pages = [0] * layout.windows(len(types)), [0] * -(-len(types) // layout.page_tokens)
         ids = [config.vocab_size + kind for kind in types]
         nowhere = torch.empty(1, config.vocab_size), torch.zeros(1, dtype=torch.int64)
-        self._threads.submit(self._run, [Feed(CachedSequence(0, pages, 0), ids, picture)], *nowhere).result()
+        self._threads.submit(self._run, [Feed(CachedSequence(0, windows, pages, 0), ids, picture)], *nowhere).result()
 
     @torch.inference_mode()
     def _run(self, feeds: list[Feed], logits: Tensor, rows: Tensor) -> None:
@@ -115,9 +116,11 @@ class PackedRunner:
             turns[compressed] = angles.cos().numpy(), angles.sin().numpy()
         wanted = offsets[1:][[feed.wanted for feed in feeds]] - 1
         table = self.cache.page_table(sequences, (starts + lengths).tolist()).numpy()
-        slots = np.array([sequence.slot for sequence in sequences])
+        slots, rings = np.array([sequence.slot for sequence in sequences]), self.cache.rings(sequences)
         of_all, of_wanted = (Blocks.of(rows, sequence_of, first, last) for rows in (every_row, wanted))
-        return Pass(ids, positions, sequence_of, offsets, starts, slots, table, first, last, of_all, of_wanted, turns)
+        return Pass(
+            ids, positions, sequence_of, offsets, starts, slots, *rings, table, first, last, of_all, of_wanted, turns
+        )  # fmt: skip
 
 
 def split(feeds: Sequence[Feed], shares: int) -> list[list[int]]:

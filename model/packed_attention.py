@@ -49,6 +49,8 @@ class Pass:
     offsets: Array  # [B + 1]
     starts: Array
     slots: Array
+    rings: Array  # [B, M], the windows of each one's ring
+    spans: Array  # [B], the rows of it
     table: Array  # [B, pages]
     first: Array  # [N]
     last: Array
@@ -59,11 +61,12 @@ class Pass:
 
 @dataclass(frozen=True)
 class Seen:
-    """What the rows of one layer attend to: keys [N, D] of this pass, the ring [slots, W, ..] of what came before, and
-    compressed entries: for each row `counts` [R] of them, those in `chosen` [R, ..], or all where it is [R, 0]."""
+    """What the rows of one layer attend to: keys [N, D] of this pass, `raw` entries [windows, rows, ..] of what came
+    before, and compressed entries: for each row `counts` [R] of them, those in `chosen` [R, ..], or all where it is
+    [R, 0]."""
 
     keys: Tensor
-    ring: Array
+    raw: Array
     entries: Array
     chosen: Array
     counts: Array
@@ -76,8 +79,8 @@ def attend(
     heads, width, dtype = len(sink), seen.keys.shape[1], seen.keys.dtype
     scale, cut = np.float32(width**-0.5), (blocks.begins, blocks.ends, blocks.lows, blocks.highs)
     where = (
-        blocks.rows, batch.sequence_of, batch.offsets, batch.starts, batch.slots, seen.ring, batch.table, seen.entries,
-        seen.chosen, seen.counts,
+        blocks.rows, batch.sequence_of, batch.offsets, batch.starts, batch.rings, batch.spans, seen.raw, batch.table,
+        seen.entries, seen.chosen, seen.counts,
     )  # fmt: skip
     alone = blocks.ends - blocks.begins == 1
     if alone.any():

@@ -1,4 +1,4 @@
-"""What packed tokens may see, and what they leave: raw entries in rings, compressed ones in pages.
+"""What packed tokens may see, and what they leave: raw entries in rings of windows, compressed ones in pages.
 
 What they compute: `model/attention.py`, `model/compression.py`; where things lie: `model/cache.py`. A pass over B
 sequences has `offsets` [B + 1] of their tokens among the N, `starts` [B] (their lengths before the pass), `slots` [B]
@@ -136,9 +136,19 @@ def select(
 
 
 @kernel
-def keep(keys, offsets, starts, slots, ring):
+def stretch(position, end, span, size):
+    """Where raw entries from a position on lie in a ring of `span` rows, as far as one window of `size` rows has them
+    and they come before `end`: the window's number in the ring, its rows from begin to stop."""
+    row = position % span
+    begin = row % size
+    return row // size, begin, min(size, begin + end - position)
+
+
+@kernel
+def keep(keys, offsets, starts, rings, spans, raw):
     """Write the last raw entries of each sequence to its ring, once nobody reads the old ones."""
-    window = ring.shape[1]
-    for b in range(slots.shape[0]):
-        for i in range(max(offsets[b], offsets[b + 1] - window), offsets[b + 1]):
-            move(keys[i], ring[slots[b], (starts[b] + i - offsets[b]) % window])
+    size = raw.shape[1]
+    for b in range(spans.shape[0]):
+        for i in range(max(offsets[b], offsets[b + 1] - spans[b]), offsets[b + 1]):
+            row = (starts[b] + i - offsets[b]) % spans[b]
+            move(keys[i], raw[rings[b, row // size], row % size])

@@ -11,8 +11,8 @@ from __future__ import annotations
 import numpy as np
 
 from .arithmetic import ONE, ZERO, exp, kernel, stored, wide
-from .attention import NOTHING
-from .entries import move, move_rows, readable
+from .attention import NOTHING, stretch
+from .entries import move, move_rows, read_again, readable
 
 _LANES = 32
 
@@ -36,16 +36,17 @@ def cut(rows, sequence_of, first, last, size, begins, ends, lows, highs):
 
 @kernel
 def lay(
-    query, keys, rows, sequence_of, offsets, starts, slots, ring, table, entries, chosen, counts,
+    query, keys, rows, sequence_of, offsets, starts, rings, spans, raw, table, entries, chosen, counts,
     blocks, begins, ends, lows, highs, asked, seen,
 ):  # fmt: skip
     """For each of `blocks`: its rows' queries to asked [.., size, A * D], and all that they see to seen [.., K, D].
 
-    First the raw entries from its low to its high (keys [N, D] of this pass; ring [slots, W, D] what came before),
+    First the raw entries from its low to its high (keys [N, D] of this pass; what came before lies in windows of raw
+    [windows, rows, D], those of rings [B, M], a sequence's ring having spans [B] rows),
     then compressed ones: all up to the last row's count, or those in `chosen` [R, count], which takes in exchange the
     columns of `seen` that they went to. `chosen` [R, 0] stands for all. What is left of `seen` becomes zero.
     """
-    window, page_entries = ring.shape[1], entries.shape[1]
+    size, page_entries = raw.shape[1], entries.shape[1]
     column = np.full(table.shape[1] * page_entries if chosen.shape[1] else 0, -1)
     laid = np.empty(asked.shape[1] * chosen.shape[1], np.int64)
     for n in range(blocks.shape[0]):
@@ -54,14 +55,12 @@ def lay(
         b = sequence_of[rows[begin]]
         for r in range(begin, end):
             move(query[r], asked[n, r - begin])
-        count, kept, here = 0, ring[slots[b]], offsets[b] - starts[b]
-        if lows[block] < starts[b]:
-            place, after = lows[block] % window, (min(highs[block] + 1, starts[b]) - 1) % window + 1
-            if place < after:
-                count = move_rows(kept, place, after, seen[n], count)
-            else:
-                count = move_rows(kept, place, window, seen[n], count)
-                count = move_rows(kept, 0, after, seen[n], count)
+        count, here = 0, offsets[b] - starts[b]
+        position, past = lows[block], min(highs[block] + 1, starts[b])
+        while position < past:
+            window, first, stop = stretch(position, past, spans[b], size)
+            count = move_rows(raw[rings[b, window]], first, stop, seen[n], count)
+            position += stop - first
         if highs[block] >= starts[b]:
             count = move_rows(keys, max(lows[block], starts[b]) + here, highs[block] + 1 + here, seen[n], count)
         if chosen.shape[1] == 0:
@@ -180,11 +179,11 @@ def _give(weights, at, source, begin, end, given):
 
 @kernel
 def attend_alone(
-    query, keys, rows, sequence_of, offsets, starts, slots, ring, table, entries, chosen, counts,
+    query, keys, rows, sequence_of, offsets, starts, rings, spans, raw, table, entries, chosen, counts,
     blocks, begins, lows, highs, scale, sink, cos, sin, out,
 ):  # fmt: skip
-    """All that `lay`, `soften` and `gather` do, for blocks of one row each; a ring in FP8 is unpacked first."""
-    width, heads, window, page_entries = keys.shape[1], sink.shape[0], ring.shape[1], entries.shape[1]
+    """All that `lay`, `soften` and `gather` do, for blocks of one row each; windows in FP8 are unpacked first."""
+    width, heads, size, page_entries = keys.shape[1], sink.shape[0], raw.shape[1], entries.shape[1]
     most = 0
     for block in blocks:
         most = max(most, highs[block] + 1 - lows[block] + counts[begins[block]])
@@ -196,24 +195,24 @@ def attend_alone(
     for block in blocks:
         r = begins[block]
         i, b = rows[r], sequence_of[rows[r]]
-        low, high, kept = lows[block], highs[block] + 1, ring[slots[b]]
+        low, high = lows[block], highs[block] + 1
         for a in range(heads):
             for d in range(width):
                 asked[a, d] = wide(query[r, a * width + d]) * scale
-        # Up to four runs of rows: of the ring, of the ring from its beginning on, of this pass, of the entries.
+        # Rows of several windows, of this pass, and of the entries.
         before = max(min(high, starts[b]) - low, 0)
-        place = low % window
-        first = min(before, window - place)
         now = max(low, starts[b]) + offsets[b] - starts[b]
         new, more = high - low - before, counts[r]
         for c in range(more):
             number = chosen[r, c] if chosen.shape[1] else c
             move(entries[table[b, number // page_entries], number % page_entries], room[c])
-        late, late_at = readable(kept, place, place + first, room, more)
-        early, early_at = readable(kept, 0, before - first, room, more + first)
         weights[:] = NOTHING
-        _match(asked, late, late_at, late_at + first, weights, 0)
-        _match(asked, early, early_at, early_at + before - first, weights, first)
+        done = 0
+        while done < before:
+            window, first, stop = stretch(low + done, low + before, spans[b], size)
+            part, at = readable(raw[rings[b, window]], first, stop, room, more + done)
+            _match(asked, part, at, at + stop - first, weights, done)
+            done += stop - first
         _match(asked, keys, now, now + new, weights, before)
         _match(asked, room, 0, more, weights, before + new)
         for a in range(heads):
@@ -225,8 +224,12 @@ def attend_alone(
                 total += line[k]
             shares[a] = ONE / total
         given[:] = ZERO
-        _give(weights, 0, late, late_at, late_at + first, given)
-        _give(weights, first, early, early_at, early_at + before - first, given)
+        done = 0
+        while done < before:
+            window, first, stop = stretch(low + done, low + before, spans[b], size)
+            part, at = read_again(raw[rings[b, window]], first, room, more + done)
+            _give(weights, done, part, at, at + stop - first, given)
+            done += stop - first
         _give(weights, before, keys, now, now + new, given)
         _give(weights, before + new, room, 0, more, given)
         for a in range(heads):

@@ -110,6 +110,11 @@ def readable(kept, begin, end, room, at):
     raise NotImplementedError
 
 
+def read_again(kept, begin, room, at):
+    """What `readable` gave of `kept` from row `begin` on; only for kernels."""
+    raise NotImplementedError
+
+
 def opened(kept, room):
     """One entry as activations, in `room` when it had to be unpacked; only for kernels."""
     raise NotImplementedError
@@ -160,6 +165,13 @@ def _readable(kept, begin, end, room, at):
         return room, at
 
     return unpacked if kept.dtype == types.uint8 else lambda kept, begin, end, room, at: (kept, begin)
+
+
+@overload(read_again)
+def _read_again(kept, begin, room, at):
+    if kept.dtype == types.uint8:
+        return lambda kept, begin, room, at: (room, at)
+    return lambda kept, begin, room, at: (kept, begin)
 
 
 @overload(opened)

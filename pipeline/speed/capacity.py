@@ -74,8 +74,8 @@ def _as_allocated(engine: NativeEngine, request: Request) -> dict[str, Any]:
     prefix, tail = engine.tokenizer.encode_question(request.questions[0])
     geometry = plan(*request.image.size, engine.config)
     prompt = engine.model.expand(prefix + tail, [geometry], engine.tokenizer.image_id)
-    by_slots = cache.num_slots // footprint.slots
-    fit = min(by_slots, cache.num_pages // footprint.pages) if cache.layout.page_bytes else by_slots
+    room = cache.slots.count, cache.windows.count, cache.pages.count
+    fit = min(count // need for count, need in zip(room, footprint.units, strict=True))
     tokens = len(prompt) + OUTPUT_TOKENS
     return _row(engine.config, tokens, cache.budget_bytes, footprint.total_bytes, fit, torch.float32)
 

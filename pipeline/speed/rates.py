@@ -237,7 +237,9 @@ def native_generate(model: VisionLanguageModel, ids_BP: Tensor, new_tokens: int)
     batch, prompt = ids_BP.shape
     layout = CacheLayout(model.config, model.embed.weight.dtype)
     footprint = layout.footprint(0, [prompt + new_tokens] * batch)
-    cache = Cache(model.config, footprint.total_bytes, model.embed.weight.dtype, ids_BP.device, prompt + new_tokens)
+    spare = batch * layout.slot_bytes  # a cache has two slots for each sequence
+    budget = footprint.total_bytes + spare
+    cache = Cache(model.config, budget, model.embed.weight.dtype, ids_BP.device, prompt + new_tokens)
     runner = runner_of(model, cache, torch.get_num_threads())
     sequences = cache.reserve(footprint)
     chosen = [ids_BP]

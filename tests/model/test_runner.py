@@ -139,7 +139,7 @@ def test_runs_of_any_length_and_a_fork_give_the_logits_of_one_uncached_pass(pair
 
 def test_the_work_is_shared_evenly_and_nothing_twice() -> None:
     picture = picture_of(tiny_model(TINY), 320, 200, 1)[1]
-    nowhere = CachedSequence(0, [], 0)
+    nowhere = CachedSequence(0, [], [], 0)
     feeds = [Feed(nowhere, [1] * n, picture if n % 5 == 0 else None) for n in range(1, 40)]
     parts = split(feeds, 3)
     assert sorted(number for part in parts for number in part) == list(range(39))

@@ -65,7 +65,8 @@ def test_everybody_enters_once_within_the_budget_and_is_overtaken_a_bounded_numb
 def test_a_small_request_enters_past_a_large_one_until_that_has_waited_long_enough() -> None:
     cache = Cache(TINY, 150_000, torch.float32, torch.device("cpu"), typical_tokens=80)
     scheduler = Scheduler(cache)
-    first, large = job_of(cache, 20, [30]), job_of(cache, 20, [30] * cache.num_slots)
+    first, large = job_of(cache, 20, [30]), job_of(cache, 20, [30] * (cache.slots.count // 2))
+    assert cache.can_ever_hold(large.footprint)
     small = [job_of(cache, 20, [30]) for _ in range(OVERTAKEN_AT_MOST + 5)]
     scheduler.waiting += [first, large, *small]
     running = scheduler.admit(10_000)
