@@ -178,12 +178,34 @@ def _give(weights, at, source, begin, end, given):
 
 
 @kernel
+def _match_ring(asked, raw, ring, span, low, count, weights, room, free):
+    """`_match` with `count` raw entries of a ring, from position `low` on; unpacked ones go to room from `free` on."""
+    done = 0
+    while done < count:
+        window, begin, stop = stretch(low + done, low + count, span, raw.shape[1])
+        part, at = readable(raw[ring[window]], begin, stop, room, free + done)
+        _match(asked, part, at, at + stop - begin, weights, done)
+        done += stop - begin
+
+
+@kernel
+def _give_ring(weights, raw, ring, span, low, count, given, room, free):
+    """`_give` what `_match_ring` was asked for."""
+    done = 0
+    while done < count:
+        window, begin, stop = stretch(low + done, low + count, span, raw.shape[1])
+        part, at = read_again(raw[ring[window]], begin, room, free + done)
+        _give(weights, done, part, at, at + stop - begin, given)
+        done += stop - begin
+
+
+@kernel
 def attend_alone(
     query, keys, rows, sequence_of, offsets, starts, rings, spans, raw, table, entries, chosen, counts,
     blocks, begins, lows, highs, scale, sink, cos, sin, out,
 ):  # fmt: skip
     """All that `lay`, `soften` and `gather` do, for blocks of one row each; windows in FP8 are unpacked first."""
-    width, heads, size, page_entries = keys.shape[1], sink.shape[0], raw.shape[1], entries.shape[1]
+    width, heads, page_entries = keys.shape[1], sink.shape[0], entries.shape[1]
     most = 0
     for block in blocks:
         most = max(most, highs[block] + 1 - lows[block] + counts[begins[block]])
@@ -207,12 +229,7 @@ def attend_alone(
             number = chosen[r, c] if chosen.shape[1] else c
             move(entries[table[b, number // page_entries], number % page_entries], room[c])
         weights[:] = NOTHING
-        done = 0
-        while done < before:
-            window, first, stop = stretch(low + done, low + before, spans[b], size)
-            part, at = readable(raw[rings[b, window]], first, stop, room, more + done)
-            _match(asked, part, at, at + stop - first, weights, done)
-            done += stop - first
+        _match_ring(asked, raw, rings[b], spans[b], low, before, weights, room, more)
         _match(asked, keys, now, now + new, weights, before)
         _match(asked, room, 0, more, weights, before + new)
         for a in range(heads):
@@ -224,12 +241,7 @@ def attend_alone(
                 total += line[k]
             shares[a] = ONE / total
         given[:] = ZERO
-        done = 0
-        while done < before:
-            window, first, stop = stretch(low + done, low + before, spans[b], size)
-            part, at = read_again(raw[rings[b, window]], first, room, more + done)
-            _give(weights, done, part, at, at + stop - first, given)
-            done += stop - first
+        _give_ring(weights, raw, rings[b], spans[b], low, before, given, room, more)
         _give(weights, before, keys, now, now + new, given)
         _give(weights, before + new, room, 0, more, given)
         for a in range(heads):

@@ -1,7 +1,7 @@
 """What an image costs in KV bytes: by branch, for one request, from its size alone.
 
 Two figures for each request. The live one counts the entries that the mechanism needs, in any cache type; it is what
-the released model's own figures count. The allocated one is what our engine takes, in whole slots and whole pages.
+the released model's own figures count. The allocated one is what our engine takes, in whole slots, windows and pages.
 Source: reference section 8. A request is one image with some questions, that share the image's compressed entries.
 """
 

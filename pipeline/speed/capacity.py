@@ -69,7 +69,7 @@ def by_formula(config: Config, tokens: int, budget_bytes: int, dtype: torch.dtyp
 
 
 def _as_allocated(engine: NativeEngine, request: Request) -> dict[str, Any]:
-    """The same for one request, as the engine's own cache is split into slots and pages."""
+    """The same for one request, as the engine's own cache is split into slots, windows and pages."""
     footprint, cache = engine.footprint(request), engine.cache
     prefix, tail = engine.tokenizer.encode_question(request.questions[0])
     geometry = plan(*request.image.size, engine.config)
