@@ -3,10 +3,11 @@
 The package `easy-vqa` holds its 4,000 training and 1,000 test images. A case's seed is its place in the set's list;
 the train split is for training and for the blind guesser, and there is no validation split.
 
-A reference response points at the shape, says whether what a question asks for is there, and then answers: of "is
-there not a teal shape?"
+A reference response points at what a question asks for, or says that there is none, and then answers: of "is there not
+a teal shape?" and "what is the blue shape?"
 
-    <｜ref｜>blue triangle<｜/ref｜><｜box｜>[[500,484,702,656]]<｜/box｜> none</think>yes
+    <｜ref｜>teal shape<｜/ref｜>none</think>yes
+    <｜ref｜>blue triangle<｜/ref｜><｜box｜>[[500,484,702,656]]<｜/box｜></think>triangle
 
 The set has no boxes and no facts. The box is that of the pixels that stand out; name and colour are what all questions
 on an image say together, and where they leave one open (one image in ten) the response is the bare answer.
@@ -23,7 +24,7 @@ import numpy as np
 from PIL import Image
 
 from model.primitives import format_boxes
-from model.prompt import END_THINK
+from model.prompt import END_REF, END_THINK, REF
 from model.tasks.general import judge
 from model.tasks.matching import Box
 from model.tasks.suite import Case, Split, Suite, to_frame
@@ -87,10 +88,13 @@ def _kind(question: str) -> str:
 def _thinking(question: str, answer: str, shown: tuple[str, str] | None, image: Image.Image) -> str:
     if shown is None:
         return ""
-    found = ""
+    label = " ".join(shown)
     if answer in ("yes", "no"):
-        found = " found" if (answer == "yes") is not bool(_DENIES.search(question)) else " none"
-    return format_boxes(" ".join(shown), [to_frame(_box(image), image.size)]) + found
+        (asked,) = {*question.rstrip("?").split()} & (COLORS | SHAPES)
+        label = f"{asked} shape" if asked in COLORS else asked
+        if (answer == "yes") is bool(_DENIES.search(question)):
+            return f"{REF}{label}{END_REF}none"
+    return format_boxes(label, [to_frame(_box(image), image.size)])
 
 
 @cache
