@@ -129,17 +129,17 @@ class Cache:
     def gather(self, sequences: Sequence[CachedSequence]) -> list[LayerState]:
         """Dense states of B running sequences, for one pass over more of their tokens."""
         slots, lengths = self._places(sequences)
-        rings, spans = (torch.from_numpy(each).to(self.device) for each in self.rings(sequences))
+        rings = torch.from_numpy(self.rings(sequences)).to(self.device)
         pages = self.page_table(sequences, [s.length for s in sequences])
-        return [layer.gather(rings, spans, slots, lengths, pages) for layer in self.layers]
+        return [layer.gather(rings, slots, lengths, pages) for layer in self.layers]
 
     def append(self, sequences: Sequence[CachedSequence], state: list[LayerState], tokens: int) -> None:
         """Take over what a pass added to gathered states; each sequence is `tokens` longer after it."""
         slots, lengths = self._places(sequences)
-        rings, spans = (torch.from_numpy(each).to(self.device) for each in self.rings(sequences))
+        rings = torch.from_numpy(self.rings(sequences)).to(self.device)
         pages = self.page_table(sequences, [s.length + tokens for s in sequences])
         for layer, layer_state in zip(self.layers, state, strict=True):
-            layer.append(rings, spans, slots, lengths, pages, layer_state, tokens)
+            layer.append(rings, slots, lengths, pages, layer_state, tokens)
         for sequence in sequences:
             sequence.length += tokens
 
@@ -164,12 +164,11 @@ class Cache:
         for source, target in pairs:
             target.length = source.length
 
-    def rings(self, sequences: Sequence[CachedSequence]) -> tuple[np.ndarray, np.ndarray]:
-        """The windows [B, M] of each one's ring, and how many rows it has [B]; short ones go on with window 0."""
+    def rings(self, sequences: Sequence[CachedSequence]) -> np.ndarray:
+        """The windows [B, M] of each one's ring; short rows go on with window 0, never read for them."""
         most = max(len(sequence.windows) for sequence in sequences)
         flat = [window for s in sequences for window in (*s.windows, *[0] * (most - len(s.windows)))]
-        spans = [len(sequence.windows) * self.layout.window_tokens for sequence in sequences]
-        return np.array(flat, np.int64).reshape(len(sequences), most), np.array(spans, np.int64)
+        return np.array(flat, np.int64).reshape(len(sequences), most)
 
     def page_table(self, sequences: Sequence[CachedSequence], lengths: Sequence[int]) -> Tensor:
         """The pages [B, pages] of each one's first tokens; short rows go on with page 0, never read for them."""
@@ -192,6 +191,7 @@ class LayerPool:
 
     def __init__(self, config: Config, ratio: int, cache: Cache, device: torch.device) -> None:
         self.ratio, self.window, self.format = ratio, config.sliding_window, cache.layout.attention
+        self.ring_tokens = cache.layout.ring_tokens
         room = cache.windows.count, cache.layout.window_tokens, self.format.cells
         self.raw = torch.zeros(room, dtype=self.format.cell_dtype, device=device)
         self.compressed: EntryPool | None = None
@@ -208,30 +208,30 @@ class LayerPool:
     def tensors(self) -> list[Tensor]:
         return [self.raw, *(tensor for pool in self.pools for tensor in (pool.entries, pool.sums, pool.before))]
 
-    def gather(self, rings: Tensor, spans: Tensor, slots: Tensor, lengths: Tensor, pages: Tensor) -> LayerState:
+    def gather(self, rings: Tensor, slots: Tensor, lengths: Tensor, pages: Tensor) -> LayerState:
         positions_BW = lengths[:, None] + torch.arange(-self.window, 0, device=slots.device)
         return LayerState(
-            self.format.unpack(self.raw[self._places(rings, spans, positions_BW.clamp(min=0))]),
+            self.format.unpack(self.raw[self._places(rings, positions_BW.clamp(min=0))]),
             positions_BW.clamp(min=-1),
             self.compressed.gather(slots, lengths, pages) if self.compressed else None,
             self.index.gather(slots, lengths, pages) if self.index else None,
         )
 
     def append(
-        self, rings: Tensor, spans: Tensor, slots: Tensor, lengths: Tensor, pages: Tensor, state: LayerState,
+        self, rings: Tensor, slots: Tensor, lengths: Tensor, pages: Tensor, state: LayerState,
         tokens: int,
     ) -> None:  # fmt: skip
         kept = min(tokens, self.window)
         positions = lengths[:, None] + torch.arange(tokens - kept, tokens, device=slots.device)
-        self.raw[self._places(rings, spans, positions)] = self.format.pack(state.window_BWD[:, -kept:])
+        self.raw[self._places(rings, positions)] = self.format.pack(state.window_BWD[:, -kept:])
         for pool, added in ((self.compressed, state.compressed), (self.index, state.index)):
             if pool is not None:
                 assert added is not None
                 pool.append(slots, lengths, pages, added)
 
-    def _places(self, rings: Tensor, spans: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+    def _places(self, rings: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Where the raw entries of positions [B, n] lie: their windows, and their rows there."""
-        rows, size = positions % spans[:, None], self.raw.shape[1]
+        rows, size = positions % self.ring_tokens, self.raw.shape[1]
         return rings.gather(1, rows // size), rows % size
 
     def fork(

@@ -63,7 +63,7 @@ class CacheLayout:
             assert self.page_tokens % ratio == 0, f"a page of {self.page_tokens} tokens cuts windows of {ratio}"
         entry = self.attention.entry_bytes
         self.window_tokens = min(WINDOW_TOKENS, config.sliding_window)
-        self.most_windows = -(-config.sliding_window // self.window_tokens)
+        self.ring_windows = -(-config.sliding_window // self.window_tokens)
         self.sliding = config.num_hidden_layers * self.window_tokens * entry
         self.unfinished = sum(_unfinished_bytes(config, ratio) for ratio in ratios)
         csa = ratios.count(CSA_RATIO)
@@ -83,9 +83,14 @@ class CacheLayout:
     def page_bytes(self) -> int:
         return self.csa + self.indexer + self.hca
 
+    @property
+    def ring_tokens(self) -> int:
+        """Token p lies at p % ring_tokens; a sequence that is shorter has windows for its own length only."""
+        return self.ring_windows * self.window_tokens
+
     def windows(self, tokens: int) -> int:
         """How many a sequence of `tokens` ever needs: raw entries of all, or of the last `sliding_window` in a ring."""
-        return min(-(-tokens // self.window_tokens), self.most_windows)
+        return min(-(-tokens // self.window_tokens), self.ring_windows)
 
     def footprint(self, prefix_tokens: int, tail_tokens: Sequence[int]) -> Footprint:
         """Of one image's prompt up to its questions, and for each question its tail with the longest response."""
@@ -93,7 +98,7 @@ class CacheLayout:
         own = tuple(-(-(prefix_tokens + tail) // self.page_tokens) - shared for tail in tail_tokens)
         # The windows that the image fills can be shared as long as nobody's ring comes around to write there.
         longest = prefix_tokens + max(tail_tokens)
-        same = prefix_tokens // self.window_tokens if longest <= self.most_windows * self.window_tokens else 0
+        same = prefix_tokens // self.window_tokens if longest <= self.ring_tokens else 0
         rings = tuple(self.windows(prefix_tokens + tail) - same for tail in tail_tokens)
         slots, windows, pages = len(own), same + sum(rings), shared + sum(own)
         return Footprint(

@@ -116,7 +116,8 @@ class PackedRunner:
             turns[compressed] = angles.cos().numpy(), angles.sin().numpy()
         wanted = offsets[1:][[feed.wanted for feed in feeds]] - 1
         table = self.cache.page_table(sequences, (starts + lengths).tolist()).numpy()
-        slots, rings = np.array([sequence.slot for sequence in sequences]), self.cache.rings(sequences)
+        slots = np.array([sequence.slot for sequence in sequences])
+        rings = self.cache.rings(sequences), self.cache.layout.ring_tokens
         of_all, of_wanted = (Blocks.of(rows, sequence_of, first, last) for rows in (every_row, wanted))
         return Pass(
             ids, positions, sequence_of, offsets, starts, slots, *rings, table, first, last, of_all, of_wanted, turns

@@ -50,7 +50,7 @@ class Pass:
     starts: Array
     slots: Array
     rings: Array  # [B, M], the windows of each one's ring
-    spans: Array  # [B], the rows of it
+    span: int  # rows of a whole ring
     table: Array  # [B, pages]
     first: Array  # [N]
     last: Array
@@ -79,7 +79,7 @@ def attend(
     heads, width, dtype = len(sink), seen.keys.shape[1], seen.keys.dtype
     scale, cut = np.float32(width**-0.5), (blocks.begins, blocks.ends, blocks.lows, blocks.highs)
     where = (
-        blocks.rows, batch.sequence_of, batch.offsets, batch.starts, batch.rings, batch.spans, seen.raw, batch.table,
+        blocks.rows, batch.sequence_of, batch.offsets, batch.starts, batch.rings, batch.span, seen.raw, batch.table,
         seen.entries, seen.chosen, seen.counts,
     )  # fmt: skip
     alone = blocks.ends - blocks.begins == 1

@@ -100,7 +100,7 @@ class PackedLayer:
         seen = Seen(keys, self.raw, *self._choose_entries(query, projected, batch, rows, turns))
         out = rows_of(len(rows), heads * width, self.dtype)
         attend(query, seen, self.sink, batch, blocks, (cos, sin), cells(out))
-        attention.keep(cells(keys), batch.offsets, batch.starts, batch.rings, batch.spans, self.raw)
+        attention.keep(cells(keys), batch.offsets, batch.starts, batch.rings, batch.span, self.raw)
         inner = heads * width // len(self.groups)
         low_rank = [out[:, g * inner : (g + 1) * inner] @ weight for g, weight in enumerate(self.groups)]
         return torch.cat(low_rank, dim=1) @ self.wo_b

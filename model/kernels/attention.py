@@ -145,10 +145,10 @@ def stretch(position, end, span, size):
 
 
 @kernel
-def keep(keys, offsets, starts, rings, spans, raw):
+def keep(keys, offsets, starts, rings, span, raw):
     """Write the last raw entries of each sequence to its ring, once nobody reads the old ones."""
     size = raw.shape[1]
-    for b in range(spans.shape[0]):
-        for i in range(max(offsets[b], offsets[b + 1] - spans[b]), offsets[b + 1]):
-            row = (starts[b] + i - offsets[b]) % spans[b]
+    for b in range(starts.shape[0]):
+        for i in range(max(offsets[b], offsets[b + 1] - span), offsets[b + 1]):
+            row = (starts[b] + i - offsets[b]) % span
             move(keys[i], raw[rings[b, row // size], row % size])

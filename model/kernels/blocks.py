@@ -36,13 +36,13 @@ def cut(rows, sequence_of, first, last, size, begins, ends, lows, highs):
 
 @kernel
 def lay(
-    query, keys, rows, sequence_of, offsets, starts, rings, spans, raw, table, entries, chosen, counts,
+    query, keys, rows, sequence_of, offsets, starts, rings, span, raw, table, entries, chosen, counts,
     blocks, begins, ends, lows, highs, asked, seen,
 ):  # fmt: skip
     """For each of `blocks`: its rows' queries to asked [.., size, A * D], and all that they see to seen [.., K, D].
 
     First the raw entries from its low to its high (keys [N, D] of this pass; what came before lies in windows of raw
-    [windows, rows, D], those of rings [B, M], a sequence's ring having spans [B] rows),
+    [windows, rows, D], those of rings [B, M], each ring being `span` rows long),
     then compressed ones: all up to the last row's count, or those in `chosen` [R, count], which takes in exchange the
     columns of `seen` that they went to. `chosen` [R, 0] stands for all. What is left of `seen` becomes zero.
     """
@@ -58,7 +58,7 @@ def lay(
         count, here = 0, offsets[b] - starts[b]
         position, past = lows[block], min(highs[block] + 1, starts[b])
         while position < past:
-            window, first, stop = stretch(position, past, spans[b], size)
+            window, first, stop = stretch(position, past, span, size)
             count = move_rows(raw[rings[b, window]], first, stop, seen[n], count)
             position += stop - first
         if highs[block] >= starts[b]:
@@ -201,7 +201,7 @@ def _give_ring(weights, raw, ring, span, low, count, given, room, free):
 
 @kernel
 def attend_alone(
-    query, keys, rows, sequence_of, offsets, starts, rings, spans, raw, table, entries, chosen, counts,
+    query, keys, rows, sequence_of, offsets, starts, rings, span, raw, table, entries, chosen, counts,
     blocks, begins, lows, highs, scale, sink, cos, sin, out,
 ):  # fmt: skip
     """All that `lay`, `soften` and `gather` do, for blocks of one row each; windows in FP8 are unpacked first."""
@@ -229,7 +229,7 @@ def attend_alone(
             number = chosen[r, c] if chosen.shape[1] else c
             move(entries[table[b, number // page_entries], number % page_entries], room[c])
         weights[:] = NOTHING
-        _match_ring(asked, raw, rings[b], spans[b], low, before, weights, room, more)
+        _match_ring(asked, raw, rings[b], span, low, before, weights, room, more)
         _match(asked, keys, now, now + new, weights, before)
         _match(asked, room, 0, more, weights, before + new)
         for a in range(heads):
@@ -241,7 +241,7 @@ def attend_alone(
                 total += line[k]
             shares[a] = ONE / total
         given[:] = ZERO
-        _give_ring(weights, raw, rings[b], spans[b], low, before, given, room, more)
+        _give_ring(weights, raw, rings[b], span, low, before, given, room, more)
         _give(weights, before, keys, now, now + new, given)
         _give(weights, before + new, room, 0, more, given)
         for a in range(heads):

@@ -29,6 +29,8 @@ CONFIGS = {
         compress_ratios=(4, 32, 0, 4),
     ),
     "all sliding": replace(TINY, compress_ratios=(0, 0, 0, 0), sliding_window=7),
+    "rings of three windows": replace(TINY, sliding_window=40),
+    "windows that no ring comes around to": replace(TINY, sliding_window=300),
 }  # fmt: skip
 
 
