@@ -2,7 +2,8 @@
 
 Two figures for each request. The live one counts the entries that the mechanism needs, in any cache type; it is what
 the released model's own figures count. The allocated one is what our engine takes, in whole slots, windows and pages.
-Source: reference section 8. A request is one image with some questions, that share the image's compressed entries.
+Source: reference section 8. A request is one image with some questions, that share the image's compressed entries, and
+its raw ones as long as all of it fits the sliding window.
 """
 
 from __future__ import annotations
@@ -170,8 +171,10 @@ def _branches(config: Config, load: Workload, prefix: int, tail: int, sequences:
     csa = ratios.count(CSA_RATIO) * entries(CSA_RATIO)
     hca = sum(entries(ratio) for ratio in ratios if ratio != CSA_RATIO)
     window = min(prefix + tail, config.sliding_window)
+    # The image's raw entries are one sequence's like another's until a window slides past the first of them.
+    common = prefix if shared and prefix + tail <= config.sliding_window else 0
     return Branches(
-        sequences * window * config.num_hidden_layers * attention,
+        (common + sequences * (window - common)) * config.num_hidden_layers * attention,
         csa * attention,
         csa * index,
         hca * attention,
