@@ -38,10 +38,11 @@ def test_batches_teach_the_responses_of_all_folders_as_they_were_drawn(tmp_path:
 
 def test_a_stream_is_the_same_for_a_seed(tmp_path: Path) -> None:
     write(tmp_path / "a.jsonl", [group(Prompt("maze/easy", seed), "") for seed in range(4)])
-    first, again, other = (
-        next(draw_of([tmp_path])(LESSON, CONFIG, str(DEFAULT_CHECKPOINT), seed)).ids_BT for seed in (1, 1, 2)
+    first, again, *others = (
+        next(draw_of([tmp_path])(LESSON, CONFIG, str(DEFAULT_CHECKPOINT), seed)).ids_BT for seed in (1, 1, 2, 3, 4, 5)
     )
-    assert torch.equal(first, again) and not torch.equal(first, other)
+    assert torch.equal(first, again)
+    assert any(not torch.equal(first, other) for other in others)  # of a few responses two seeds may take the same
 
 
 def test_without_one_good_response_there_is_nothing_to_teach(tmp_path: Path) -> None:
