@@ -57,5 +57,5 @@ _ALL = {
 SCHOOL = (
     Lesson("see", 4000, _SEEN, answers=False, peak_lr=1.5e-3, final_lr=4e-4),
     Lesson("easy", 8000, _EASY, guidance=2.0, see_every=6, sparse=False, spread=(3.0, 2.0)),
-    Lesson("all", 24_000, _ALL, longest=440, see_every=2, final_lr=1e-5, spread=(2.0, 0.6)),
+    Lesson("all", 24_000, _ALL, longest=480, see_every=2, final_lr=1e-5, spread=(2.0, 0.6)),
 )

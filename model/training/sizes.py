@@ -55,7 +55,7 @@ def _levels(suites: tuple[str, ...], levels: tuple[str, ...]) -> tuple[str, ...]
 
 _BOX, _POINT = (_levels(suites, ("easy", "medium")) for suites in (BOX_SUITES, POINT_SUITES))
 _SFT = Lesson(
-    "sft", 3000, {}, longest=440, guidance=0.5, dense=0.0, see_every=3, peak_lr=3e-4, final_lr=1e-5, spread=(0.4, 0.4)
+    "sft", 3000, {}, longest=480, guidance=0.5, dense=0.0, see_every=3, peak_lr=3e-4, final_lr=1e-5, spread=(0.4, 0.4)
 )  # fmt: skip
 _TOKENS = 400  # of a response: a little more than the longest reference of these levels takes
 

@@ -15,6 +15,7 @@ from model.sampling import Sampling
 
 _JPEG_QUALITY = 95
 _MESSAGE_CHARS = 300  # of a server's own words in an error row
+_REASON_CHARS = 100
 
 
 class BadResponse(ValueError):
@@ -78,7 +79,8 @@ def turn_of(body: bytes) -> Turn:
     if not isinstance(content, str) or not isinstance(thinking, str):
         raise BadResponse(f"the message is not a text: {shown(body)}")
     if reason not in ("stop", "length"):
-        raise BadResponse(f"finish_reason is {reason!r}, where stop or length are answers: {shown(body)}")
+        told = repr(reason)[:_REASON_CHARS]  # whatever stands there
+        raise BadResponse(f"finish_reason is {told}, where stop or length are answers: {shown(body)}")
     prompt_tokens, output_tokens = (count if isinstance(count, int) else None for count in counts)
     text = f"{thinking}{END_THINK}{content}" if thinking else content
     return Turn(text, reason, prompt_tokens, output_tokens)

@@ -115,7 +115,7 @@ class SentView:
 def _native_canvas(width: int, height: int, config: Config) -> Canvas | None:
     """The canvas of a picture of this size, if the model takes a picture of the canvas' size just as it is.
 
-    None when it would resize that again (some very wide ones): such a picture travels whole.
+    None when it would resize that again (some very wide or tall ones): such a picture travels whole.
     """
     geometry = plan(width, height, config)
     size = (geometry.canvas_width, geometry.canvas_height)

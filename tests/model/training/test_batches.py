@@ -22,9 +22,10 @@ LESSON = Lesson("trial", 4, {"shapes": 1.0, "spatial/easy": 1.0}, batch_tokens=1
 
 
 def examples_of_one_grid() -> list[Example]:
-    drawn = [encode(material("counting/easy", seed), CONFIG, TOKENIZER) for seed in range(60)]
+    drawn = [encode(material("counting/medium", seed), CONFIG, TOKENIZER) for seed in range(60)]
     grids = [(example.geometry.rows, example.geometry.columns) for example in drawn]
-    common = max(set(grids), key=grids.count)
+    shapes = set(zip(grids, ((each.geometry.patch_rows, each.geometry.patch_columns) for each in drawn), strict=True))
+    common = max((grid for grid, _ in shapes), key=[grid for grid, _ in shapes].count)  # filled in the most ways
     return [example for example, grid in zip(drawn, grids, strict=True) if grid == common]
 
 

@@ -108,7 +108,8 @@ def test_a_price_is_read_where_its_characters_are_printed() -> None:
                 begins = [0.0, *(end for end, _ in tag.print)]
                 shares = [(a + b) / 2 for a, (b, kind) in zip(begins, tag.print, strict=False) if kind != UNKNOWN]
                 x = [tag.box[0] + share * (tag.box[2] - tag.box[0]) for share in shares]
-                due = [each / made.image.width * example.geometry.columns for each in x]
+                left, _, width, _ = example.geometry.content  # in pixels of the canvas, of which a cell has 42
+                due = [(left + each / made.image.width * width) / 42 for each in x]
                 assert all(abs(column + 0.5 - each) < 0.52 for column, each in zip(columns, due, strict=True))
                 seen += columns[0] < columns[-1]  # printed across two cells
     assert seen > 4

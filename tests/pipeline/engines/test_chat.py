@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -31,6 +31,7 @@ near_misses = st.fixed_dictionaries(
 
 
 @given(body=st.binary() | (values | near_misses).map(lambda value: json.dumps(value).encode()))
+@example(body=json.dumps({"choices": [{"message": {}, "finish_reason": ["why"] * 200}]}).encode())
 def test_whatever_a_body_holds_it_is_a_turn_or_a_bad_response(body: bytes) -> None:
     try:
         turn = turn_of(body)
