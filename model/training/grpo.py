@@ -62,7 +62,7 @@ def objective(now_L: Tensor, drawn_L: Tensor, advantage_L: Tensor, clip: float) 
 def divergence(now_L: Tensor, reference_L: Tensor) -> Tensor:
     """The estimate k of the divergence from the reference at each token; never negative."""
     d_L = reference_L - now_L
-    return (torch.expm1(d_L) - d_L).clamp(min=0)  # exp(d) - 1, to the last bit for a small d
+    return torch.expm1(d_L) - d_L  # exp(d) - 1 to the last bit, where d is small
 
 
 @dataclass(frozen=True)
